@@ -1,0 +1,1 @@
+"""The ports on the real world, one library per file. Wraps that library's errors with ``from``."""

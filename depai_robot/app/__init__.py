@@ -1,0 +1,1 @@
+"""Configuration, building the parts, the runner (queue, journal, step, effects) and recovery."""

@@ -1,0 +1,1 @@
+"""ROS 2 nodes: thin, and the only place with rclpy."""

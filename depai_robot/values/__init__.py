@@ -1,0 +1,4 @@
+"""Money, energy, geometry, identity and errors: values that every layer shares.
+
+Imports nothing of ours; does no I/O.
+"""

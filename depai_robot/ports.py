@@ -137,8 +137,18 @@ class Contactor(Protocol):
     def write_probe(self, nonce: bytes) -> None:
         """Modulates a nonce onto the connector for whoever is on it to read."""
 
-    def set_power_limit(self, power_w: float) -> None:
-        """Closes the contactor if needed and limits the supply; 0 ramps to zero and opens without load."""
+    def energise(self, power_max_w: float, until_energy_milliwh: int) -> None:
+        """Closes if needed and lets power flow until the meter's register reads that; never beyond.
+
+        The supply ramps to zero before it opens, so no contact breaks a current. Saying it again with a higher
+        limit goes on without a gap; a lower one counts at once.
+
+        Raises:
+            DeviceFailedError: no presence, or the switch does not follow.
+        """
+
+    def deenergise(self) -> None:
+        """Ramps to zero, then opens. Returns at once."""
 
     def open(self) -> None:
         """Opens at once, under load if need be: for emergencies."""

@@ -1,0 +1,285 @@
+"""What happened: the inputs of both machines, in the past tense. Each is one row of the journal.
+
+Facts are written by callbacks and adapters, never by a machine. They carry all that is not deterministic:
+times, random bytes, readings, chain state.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+
+class Instant(Struct, frozen=True, array_like=True):
+    """When a fact entered the queue.
+
+    Attributes:
+        session_ns: ROS time; session timers use it.
+        wall_s: Unix time; expiries use it.
+    """
+
+    session_ns: int
+    wall_s: int
+
+
+class _Fact(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    at: Instant
+
+
+class Restarted(_Fact):
+    """The program came up and has folded its journal (also the very first start).
+
+    Attributes:
+        entropy: 32 fresh random bytes.
+    """
+
+    entropy: bytes
+
+
+class TimerFired(_Fact):
+    """A timer set by the machine ran out."""
+
+    name: str
+
+
+class MessageReceived(_Fact):
+    """A message whose signature, address, version, size and expiry were checked before it came in.
+
+    Attributes:
+        sender: 20 bytes, the signer.
+        token: the JWS as it came: evidence, and the source of the body on replay.
+        reading: the robot's own meter at that moment, with a statement (None at a station or with no reading).
+    """
+
+    sender: bytes
+    token: str
+    reading: "BatteryRead | None" = None
+
+
+class MessageSealed(_Fact):
+    """A draft was signed; these exact bytes are sent, now and after a restart.
+
+    Attributes:
+        id: of the draft.
+        token: the JWS.
+    """
+
+    id: str
+    token: str
+
+
+class BatteryRead(Struct, frozen=True, forbid_unknown_fields=True):
+    """The robot's own measurement (ports.BatteryReading as integers).
+
+    Attributes:
+        stamp_ns: session clock.
+        voltage_mv: at the battery.
+        current_ma: into the battery.
+        state_of_charge_permille: 0 to 1000.
+        pads_energy_milliwh: taken in at the pads since start-up.
+        pads_power_mw: at the pads now.
+    """
+
+    stamp_ns: int
+    voltage_mv: int
+    current_ma: int
+    state_of_charge_permille: int
+    pads_energy_milliwh: int
+    pads_power_mw: int
+
+
+class ChainHeadObserved(_Fact):
+    """The newest block. Nothing is signed while its time and the wall clock disagree."""
+
+    number: int
+    timestamp_s: int
+
+
+class ChannelObserved(_Fact):
+    """The channel on chain, at the confirmations asked for.
+
+    Attributes:
+        channel_id: 32 bytes.
+        balance_atomic, total_claimed_atomic, withdraw_requested_at_s, refund_nonce, block_number:
+            as in payment.channel.ChannelState.
+    """
+
+    channel_id: bytes
+    balance_atomic: int
+    total_claimed_atomic: int
+    withdraw_requested_at_s: int
+    refund_nonce: int
+    block_number: int
+
+
+class ChainFailed(_Fact):
+    """A chain effect came to nothing.
+
+    Attributes:
+        purpose: of the effect.
+        final: True when the chain said no; False when nobody answered (unknown is not failed).
+        message: what was seen.
+    """
+
+    purpose: str
+    final: bool
+    message: str
+
+
+class TransactionSigned(_Fact):
+    """Signed bytes that were not sent yet.
+
+    Attributes:
+        purpose: of the effect that asked, e.g. ``<session>:deposit``.
+        raw: the transaction.
+        tx_hash: 32 bytes.
+        nonce: of the sender.
+    """
+
+    purpose: str
+    raw: bytes
+    tx_hash: bytes
+    nonce: int
+
+
+class TransactionConfirmed(_Fact):
+    """A transaction is deep enough, and its events say what it did.
+
+    Attributes:
+        purpose: as above.
+        tx_hash: 32 bytes.
+        block_number: where.
+        gas_used: by it.
+        events: (name, channel id or empty, amount) of each event of the settlement contract.
+    """
+
+    purpose: str
+    tx_hash: bytes
+    block_number: int
+    gas_used: int
+    events: tuple[tuple[str, bytes, int], ...]
+
+
+class StopRequested(_Fact):
+    """An operator, a limit or a safety part wants the session to end."""
+
+    reason: str
+
+
+# --- Robot only -------------------------------------------------------------------------------------------
+
+
+class ChargeRequested(_Fact):
+    """The battery fell below its threshold, or a task asked for energy.
+
+    Attributes:
+        session: a fresh id for the session.
+        salt: 32 fresh random bytes for the channel.
+        energy_milliwh: wanted at the pads.
+        x_mm, y_mm: where the robot is in the map frame.
+        reading: of the battery.
+    """
+
+    session: str
+    salt: bytes
+    energy_milliwh: int
+    x_mm: int
+    y_mm: int
+    reading: BatteryRead
+
+
+class DockingEnded(_Fact):
+    """The docking part is done with what StartDocking asked.
+
+    Attributes:
+        docked: in contact.
+        dock: which one.
+        reason: why not, else empty.
+        reading: of the battery at contact.
+    """
+
+    docked: bool
+    dock: str
+    reason: str
+    reading: BatteryRead | None = None
+
+
+class ProbeRead(_Fact):
+    """A nonce was read on the pads. 32 bytes."""
+
+    nonce: bytes
+
+
+class UndockingEnded(_Fact):
+    """The robot has left the dock, or could not."""
+
+    undocked: bool
+    reason: str
+
+
+# --- Station only -----------------------------------------------------------------------------------------
+
+
+class PresenceChanged(_Fact):
+    """Something sits on the connector, or left it. ``nonce`` is 32 fresh random bytes for the probe."""
+
+    connector: int
+    present: bool
+    nonce: bytes
+
+
+class StatementMade(_Fact):
+    """The meter signed its register.
+
+    Attributes:
+        connector: number.
+        statement: OCMF text.
+        energy_milliwh: the register.
+        power_mw: now.
+    """
+
+    connector: int
+    statement: str
+    energy_milliwh: int
+    power_mw: int
+
+
+class ContactorFailed(_Fact):
+    """The contactor or supply does not do what it was told."""
+
+    connector: int
+    message: str
+
+
+Fact = (
+    Restarted
+    | TimerFired
+    | MessageReceived
+    | MessageSealed
+    | ChainHeadObserved
+    | ChannelObserved
+    | ChainFailed
+    | TransactionSigned
+    | TransactionConfirmed
+    | StopRequested
+    | ChargeRequested
+    | DockingEnded
+    | ProbeRead
+    | UndockingEnded
+    | PresenceChanged
+    | StatementMade
+    | ContactorFailed
+)
+
+_DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Fact)
+
+
+def encode_fact(fact: Fact) -> bytes:
+    """One row of the journal."""
+    return msgspec.json.encode(fact)
+
+
+def decode_fact(data: bytes) -> Fact:
+    """The fact of a journal's row. Raises msgspec.ValidationError or DecodeError when it is not one."""
+    fact: Fact = _DECODER.decode(data)
+    return fact

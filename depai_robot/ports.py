@@ -138,10 +138,10 @@ class Contactor(Protocol):
         """Modulates a nonce onto the connector for whoever is on it to read."""
 
     def energise(self, power_max_w: float, until_energy_milliwh: int) -> None:
-        """Closes if needed and lets power flow until the meter's register reads that; never beyond.
+        """Closes if needed and lets power flow until the meter's register reads that, never beyond.
 
-        The supply ramps to zero before it opens, so no contact breaks a current. Saying it again with a higher
-        limit goes on without a gap; a lower one counts at once.
+        The supply ramps to zero before it opens, so no contact breaks a current. Saying it again with a
+        higher limit goes on without a gap; a lower one counts at once.
 
         Raises:
             DeviceFailedError: no presence, or the switch does not follow.

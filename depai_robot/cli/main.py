@@ -1,0 +1,77 @@
+"""The root of the command line; each command is loaded when it is called, so ``--help`` is quick."""
+
+import importlib
+import sys
+
+import click
+
+from depai_robot import __version__
+from depai_robot.values.error import DepaiError
+
+# name -> (module, attribute, one line of help)
+_COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": ("depai_robot.cli.demo", "demo", "Run the whole loop in simulation, and leave a report."),
+    "report": ("depai_robot.cli.report", "report", "Write report.html again from a run's folder."),
+    "setup": ("depai_robot.cli.setup", "setup", "Install parts that pip can't (the development chain)."),
+    "station": ("depai_robot.cli.station", "station", "Run a charging station."),
+    "vectors": ("depai_robot.cli.vectors", "vectors", "Recompute a file of x402 golden vectors."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _COMMANDS[name][2]) for name in self.list_commands(ctx)])
+
+
+@click.command(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="A command's own --help teaches it: depai-robot demo --help",
+)
+@click.version_option(__version__, prog_name="depai-robot")
+def cli() -> None:
+    r"""Agent firmware of a robot that keeps itself powered and pays its own way.
+
+    Its camera finds the charging dock (ONNX), its wallet asks stations for quotes over MQTT, picks one under
+    its owner's signed spending policy, opens a USDC payment channel, docks, and pays in small tranches only as
+    its own meter confirms the energy. Then it takes back the rest and keeps a signed receipt.
+
+    \b
+    See it:        depai-robot demo
+    With a cheat:  depai-robot demo --dishonest over-meter
+    Check money:   depai-robot vectors test/data/x402.json
+    """
+
+
+def main() -> None:
+    """Entry point: an expected error is one line and exit code 2, never a traceback."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.Abort:
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except DepaiError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

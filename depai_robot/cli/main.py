@@ -46,8 +46,8 @@ def cli() -> None:
     r"""Agent firmware of a robot that keeps itself powered and pays its own way.
 
     Its camera finds the charging dock (ONNX), its wallet asks stations for quotes over MQTT, picks one under
-    its owner's signed spending policy, opens a USDC payment channel, docks, and pays in small tranches only as
-    its own meter confirms the energy. Then it takes back the rest and keeps a signed receipt.
+    its owner's signed spending policy, opens a USDC payment channel, docks, and pays in small tranches only
+    as its own meter confirms the energy. Then it takes back the rest and keeps a signed receipt.
 
     \b
     See it:        depai-robot demo

@@ -1,4 +1,4 @@
-"""What a machine wants done: its outputs, in the imperative. The runner performs them after the journal's fsync.
+"""What a machine wants done: its outputs, in the imperative, performed after the journal's fsync.
 
 An effect with an outcome names the fact that brings it. Performing one twice is harmless: a signature is
 deterministic, a message has an id, a transaction has its bytes.
@@ -15,14 +15,14 @@ class _Effect(Struct, frozen=True, tag=True):
     pass
 
 
-class SealMessage(_Effect):
+class SealMessage(_Effect, frozen=True):
     """Sign a draft with the identity key -> MessageSealed."""
 
     draft: Draft
 
 
-class SealPayment(_Effect):
-    """Sign a voucher (and a deposit) with the voucher (and payer) key, put it into the payment, seal -> MessageSealed.
+class SealPayment(_Effect, frozen=True):
+    """Sign a voucher (and a deposit), put both into the payment, seal it -> MessageSealed.
 
     Attributes:
         draft: whose body is a Payment with empty signatures (65 zero bytes) in their places.
@@ -35,7 +35,7 @@ class SealPayment(_Effect):
     deposit_digest: bytes | None = None
 
 
-class Publish(_Effect):
+class Publish(_Effect, frozen=True):
     """Send sealed bytes.
 
     Attributes:
@@ -49,26 +49,26 @@ class Publish(_Effect):
     retain: bool = False
 
 
-class SetTimer(_Effect):
+class SetTimer(_Effect, frozen=True):
     """Replace the timer of that name -> TimerFired. Session clock; not durable, set again on Restarted."""
 
     name: str
     at_session_ns: int
 
 
-class ClearTimer(_Effect):
+class ClearTimer(_Effect, frozen=True):
     """Forget the timer of that name."""
 
     name: str
 
 
-class ReadHead(_Effect):
+class ReadHead(_Effect, frozen=True):
     """-> ChainHeadObserved or ChainFailed(purpose)."""
 
     purpose: str
 
 
-class ReadChannel(_Effect):
+class ReadChannel(_Effect, frozen=True):
     """-> ChannelObserved or ChainFailed(purpose)."""
 
     purpose: str
@@ -76,7 +76,7 @@ class ReadChannel(_Effect):
     confirmations: int
 
 
-class PrepareTransaction(_Effect):
+class PrepareTransaction(_Effect, frozen=True):
     """Simulate and sign, send nothing -> TransactionSigned or ChainFailed.
 
     Attributes:
@@ -88,7 +88,7 @@ class PrepareTransaction(_Effect):
     call: "Call"
 
 
-class BroadcastTransaction(_Effect):
+class BroadcastTransaction(_Effect, frozen=True):
     """Send the bytes and watch them -> TransactionConfirmed or ChainFailed."""
 
     purpose: str
@@ -98,14 +98,14 @@ class BroadcastTransaction(_Effect):
     confirmations: int
 
 
-class KeepReceipt(_Effect):
+class KeepReceipt(_Effect, frozen=True):
     """Write the receipt's canonical JSON, signed with the identity key, where people find it."""
 
     session: str
     receipt: str
 
 
-class KeepEvidence(_Effect):
+class KeepEvidence(_Effect, frozen=True):
     """Keep what convicts the other side, beside the receipt.
 
     Attributes:
@@ -122,7 +122,7 @@ class KeepEvidence(_Effect):
 # --- Robot only -------------------------------------------------------------------------------------------
 
 
-class StartDocking(_Effect):
+class StartDocking(_Effect, frozen=True):
     """-> DockingEnded. Pose of the dock in the map frame: x mm, y mm, yaw mrad."""
 
     dock: str
@@ -130,25 +130,25 @@ class StartDocking(_Effect):
     pose_mm_mrad: tuple[int, int, int]
 
 
-class CancelDocking(_Effect):
+class CancelDocking(_Effect, frozen=True):
     """Stop where you are -> DockingEnded(docked=False)."""
 
 
-class WatchProbe(_Effect):
+class WatchProbe(_Effect, frozen=True):
     """Report the nonce on the pads -> ProbeRead."""
 
 
-class StartUndocking(_Effect):
+class StartUndocking(_Effect, frozen=True):
     """-> UndockingEnded. Only with no current."""
 
 
-class CallForHelp(_Effect):
+class CallForHelp(_Effect, frozen=True):
     """Nobody sells: tell the operator."""
 
     message: str
 
 
-class ShutDownSafely(_Effect):
+class ShutDownSafely(_Effect, frozen=True):
     """Before deep discharge."""
 
     message: str
@@ -157,15 +157,15 @@ class ShutDownSafely(_Effect):
 # --- Station only -----------------------------------------------------------------------------------------
 
 
-class WriteProbe(_Effect):
+class WriteProbe(_Effect, frozen=True):
     """Put the nonce on the connector."""
 
     connector: int
     nonce: bytes
 
 
-class Energise(_Effect):
-    """Let power flow until the register reads ``until_energy_milliwh``: the supply ramps down before and opens.
+class Energise(_Effect, frozen=True):
+    """Let power flow until the register reads ``until_energy_milliwh``; the supply ramps down before.
 
     Saying it again with a higher limit goes on without a gap.
     """
@@ -175,13 +175,13 @@ class Energise(_Effect):
     until_energy_milliwh: int
 
 
-class Deenergise(_Effect):
+class Deenergise(_Effect, frozen=True):
     """Ramp to zero, then open."""
 
     connector: int
 
 
-class ReadMeter(_Effect):
+class ReadMeter(_Effect, frozen=True):
     """-> StatementMade.
 
     Attributes:
@@ -210,7 +210,7 @@ class ChannelJson(Struct, frozen=True):
     salt: bytes
 
 
-class DepositWish(_Effect):
+class DepositWish(_Effect, frozen=True):
     """Relay a payer's deposit."""
 
     channel: ChannelJson
@@ -221,7 +221,7 @@ class DepositWish(_Effect):
     signature: bytes
 
 
-class ClaimWish(_Effect):
+class ClaimWish(_Effect, frozen=True):
     """Record what was earned on one channel."""
 
     channel: ChannelJson
@@ -230,28 +230,28 @@ class ClaimWish(_Effect):
     total_claimed_atomic: int
 
 
-class SettleWish(_Effect):
+class SettleWish(_Effect, frozen=True):
     """Be paid."""
 
     receiver: bytes
     token: bytes
 
 
-class RefundWish(_Effect):
+class RefundWish(_Effect, frozen=True):
     """Give the rest back."""
 
     channel: ChannelJson
     amount_atomic: int
 
 
-class InitiateWithdrawWish(_Effect):
+class InitiateWithdrawWish(_Effect, frozen=True):
     """Take the rest back without the station."""
 
     channel: ChannelJson
     amount_atomic: int
 
 
-class FinalizeWithdrawWish(_Effect):
+class FinalizeWithdrawWish(_Effect, frozen=True):
     """After the delay."""
 
     channel: ChannelJson

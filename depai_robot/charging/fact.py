@@ -26,7 +26,7 @@ class _Fact(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     at: Instant
 
 
-class Restarted(_Fact):
+class Restarted(_Fact, frozen=True):
     """The program came up and has folded its journal (also the very first start).
 
     Attributes:
@@ -36,19 +36,19 @@ class Restarted(_Fact):
     entropy: bytes
 
 
-class TimerFired(_Fact):
+class TimerFired(_Fact, frozen=True):
     """A timer set by the machine ran out."""
 
     name: str
 
 
-class MessageReceived(_Fact):
+class MessageReceived(_Fact, frozen=True):
     """A message whose signature, address, version, size and expiry were checked before it came in.
 
     Attributes:
         sender: 20 bytes, the signer.
         token: the JWS as it came: evidence, and the source of the body on replay.
-        reading: the robot's own meter at that moment, with a statement (None at a station or with no reading).
+        reading: the robot's own meter at that moment; None at a station.
     """
 
     sender: bytes
@@ -56,7 +56,7 @@ class MessageReceived(_Fact):
     reading: "BatteryRead | None" = None
 
 
-class MessageSealed(_Fact):
+class MessageSealed(_Fact, frozen=True):
     """A draft was signed; these exact bytes are sent, now and after a restart.
 
     Attributes:
@@ -88,14 +88,14 @@ class BatteryRead(Struct, frozen=True, forbid_unknown_fields=True):
     pads_power_mw: int
 
 
-class ChainHeadObserved(_Fact):
+class ChainHeadObserved(_Fact, frozen=True):
     """The newest block. Nothing is signed while its time and the wall clock disagree."""
 
     number: int
     timestamp_s: int
 
 
-class ChannelObserved(_Fact):
+class ChannelObserved(_Fact, frozen=True):
     """The channel on chain, at the confirmations asked for.
 
     Attributes:
@@ -112,7 +112,7 @@ class ChannelObserved(_Fact):
     block_number: int
 
 
-class ChainFailed(_Fact):
+class ChainFailed(_Fact, frozen=True):
     """A chain effect came to nothing.
 
     Attributes:
@@ -126,7 +126,7 @@ class ChainFailed(_Fact):
     message: str
 
 
-class TransactionSigned(_Fact):
+class TransactionSigned(_Fact, frozen=True):
     """Signed bytes that were not sent yet.
 
     Attributes:
@@ -142,7 +142,7 @@ class TransactionSigned(_Fact):
     nonce: int
 
 
-class TransactionConfirmed(_Fact):
+class TransactionConfirmed(_Fact, frozen=True):
     """A transaction is deep enough, and its events say what it did.
 
     Attributes:
@@ -160,7 +160,7 @@ class TransactionConfirmed(_Fact):
     events: tuple[tuple[str, bytes, int], ...]
 
 
-class StopRequested(_Fact):
+class StopRequested(_Fact, frozen=True):
     """An operator, a limit or a safety part wants the session to end."""
 
     reason: str
@@ -169,7 +169,7 @@ class StopRequested(_Fact):
 # --- Robot only -------------------------------------------------------------------------------------------
 
 
-class ChargeRequested(_Fact):
+class ChargeRequested(_Fact, frozen=True):
     """The battery fell below its threshold, or a task asked for energy.
 
     Attributes:
@@ -188,7 +188,7 @@ class ChargeRequested(_Fact):
     reading: BatteryRead
 
 
-class DockingEnded(_Fact):
+class DockingEnded(_Fact, frozen=True):
     """The docking part is done with what StartDocking asked.
 
     Attributes:
@@ -204,13 +204,13 @@ class DockingEnded(_Fact):
     reading: BatteryRead | None = None
 
 
-class ProbeRead(_Fact):
+class ProbeRead(_Fact, frozen=True):
     """A nonce was read on the pads. 32 bytes."""
 
     nonce: bytes
 
 
-class UndockingEnded(_Fact):
+class UndockingEnded(_Fact, frozen=True):
     """The robot has left the dock, or could not."""
 
     undocked: bool
@@ -220,7 +220,7 @@ class UndockingEnded(_Fact):
 # --- Station only -----------------------------------------------------------------------------------------
 
 
-class PresenceChanged(_Fact):
+class PresenceChanged(_Fact, frozen=True):
     """Something sits on the connector, or left it. ``nonce`` is 32 fresh random bytes for the probe."""
 
     connector: int
@@ -228,7 +228,7 @@ class PresenceChanged(_Fact):
     nonce: bytes
 
 
-class StatementMade(_Fact):
+class StatementMade(_Fact, frozen=True):
     """The meter signed its register.
 
     Attributes:
@@ -244,7 +244,7 @@ class StatementMade(_Fact):
     power_mw: int
 
 
-class ContactorFailed(_Fact):
+class ContactorFailed(_Fact, frozen=True):
     """The contactor or supply does not do what it was told."""
 
     connector: int

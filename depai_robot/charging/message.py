@@ -32,7 +32,7 @@ class _Body(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     pass
 
 
-class MeterIdentity(_Body):
+class MeterIdentity(_Body, frozen=True):
     """Which meter measures, and the key it signs with.
 
     Attributes:
@@ -46,7 +46,7 @@ class MeterIdentity(_Body):
     accuracy_permille: Annotated[int, Meta(ge=0, le=100)]
 
 
-class ChargingTerms(_Body):
+class ChargingTerms(_Body, frozen=True):
     """The charging extension of a quote. Integers only.
 
     Attributes:
@@ -84,7 +84,7 @@ class ChargingTerms(_Body):
     hold_until_s: UnixSeconds
 
 
-class Offer(_Body):
+class Offer(_Body, frozen=True):
     """What a station says of itself: its signed, registered identity. Retained; its will clears it.
 
     Attributes:
@@ -120,7 +120,7 @@ class Offer(_Body):
     meter: MeterIdentity
 
 
-class QuoteRequest(_Body):
+class QuoteRequest(_Body, frozen=True):
     """A robot asks what an energy would cost.
 
     Attributes:
@@ -136,20 +136,20 @@ class QuoteRequest(_Body):
     payer_authorizer: AddressHex
 
 
-class Quote(_Body):
+class Quote(_Body, frozen=True):
     """A binding quote: x402's PaymentRequired with ChargingTerms in its extensions."""
 
     payment_required: PaymentRequired
 
 
-class QuoteCounter(_Body):
+class QuoteCounter(_Body, frozen=True):
     """The robot asks for a better price; two rounds at most."""
 
     price_atomic_per_kwh: Atomic
     round: Annotated[int, Meta(ge=1, le=2)]
 
 
-class QuoteReject(_Body):
+class QuoteReject(_Body, frozen=True):
     """The station does not quote.
 
     Attributes:
@@ -161,13 +161,13 @@ class QuoteReject(_Body):
     detail: Text = ""
 
 
-class Payment(_Body):
+class Payment(_Body, frozen=True):
     """An x402 PaymentPayload, unmodified: deposit, voucher or refund request."""
 
     payload: PaymentPayload
 
 
-class PaymentResult(_Body):
+class PaymentResult(_Body, frozen=True):
     """The answer to a payment.
 
     Attributes:
@@ -189,7 +189,7 @@ class EventType(str, Enum):
     ENDED = "Ended"
 
 
-class SessionEvent(_Body):
+class SessionEvent(_Body, frozen=True):
     """OCPP TransactionEvent names; either side sends it.
 
     Attributes:
@@ -211,7 +211,7 @@ class SessionEvent(_Body):
     stopped_reason: Annotated[str, Meta(max_length=40)] | None = None
 
 
-class NeedVoucher(_Body):
+class NeedVoucher(_Body, frozen=True):
     """The station asks for the next voucher: its statement, and fresh requirements (the last may shrink).
 
     Attributes:
@@ -223,7 +223,7 @@ class NeedVoucher(_Body):
     statement: Annotated[str, Meta(max_length=8192)]
 
 
-class SessionStop(_Body):
+class SessionStop(_Body, frozen=True):
     """Either side wants the current to end.
 
     Attributes:
@@ -235,7 +235,7 @@ class SessionStop(_Body):
     detail: Text = ""
 
 
-class ReceiptMessage(_Body):
+class ReceiptMessage(_Body, frozen=True):
     """A receipt in its canonical JSON (payment.receipt)."""
 
     receipt: Annotated[str, Meta(max_length=32768)]

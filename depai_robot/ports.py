@@ -157,6 +157,9 @@ class Contactor(Protocol):
 class Connector(Protocol):
     """The robot's side of the pads: reads the nonce that a station puts on its connector."""
 
+    def in_contact(self) -> bool:
+        """Whether the pads touch a dock's."""
+
     def read_probe(self) -> bytes | None:
         """The nonce on the pads now, or None without contact."""
 

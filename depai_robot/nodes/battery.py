@@ -1,0 +1,59 @@
+"""Battery node: the robot's own readings out as ``battery_state``.
+
+The topic is a copy for people and planners. It authorises no money: anybody in the ROS domain can publish it.
+"""
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+from sensor_msgs.msg import BatteryState
+from std_msgs.msg import Bool
+
+from depai_robot.nodes.convert import reading_to_battery_state
+from depai_robot.nodes.quality import LATCHED, STATE
+from depai_robot.ports import Battery, BatteryReading, Connector
+from depai_robot.values.error import DeviceError
+
+
+class BatteryNode(Node):
+    """Publishes ``battery_state`` (UNKNOWN and NaN without a fresh reading) and ``charging_contact``."""
+
+    def __init__(self, battery: Battery, connector: Connector) -> None:
+        super().__init__("battery")
+        self.declare_parameter("rate_hz", value=10.0)
+        rate_hz = float(self.get_parameter("rate_hz").value)
+        self._battery = battery
+        self._connector = connector
+        self._contact: bool | None = None
+        self._error = "no reading yet"
+        self._states = self.create_publisher(BatteryState, "battery_state", STATE)
+        self._contacts = self.create_publisher(Bool, "charging_contact", LATCHED)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", STATE)
+        self.create_timer(1.0 / rate_hz, self._publish)
+        self.create_timer(1.0, self._report)
+
+    def _publish(self) -> None:
+        reading: BatteryReading | None = None
+        try:
+            reading = self._battery.read()
+            contact = self._connector.in_contact()
+            self._error = ""
+        except DeviceError as error:
+            self._error = str(error)
+            contact = False
+        self._states.publish(reading_to_battery_state(reading, self.get_clock().now().nanoseconds))
+        if contact is not self._contact:
+            self._contact = contact
+            self._contacts.publish(Bool(data=contact))
+
+    def _report(self) -> None:
+        level = DiagnosticStatus.ERROR if self._error else DiagnosticStatus.OK
+        status = DiagnosticStatus(
+            level=level,
+            name="battery",
+            message=self._error or "reading",
+            hardware_id="battery",
+            values=[KeyValue(key="contact", value=str(self._contact))],
+        )
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)

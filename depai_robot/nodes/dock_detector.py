@@ -1,0 +1,137 @@
+"""Dock detector node: camera images in, the pose of the dock out, or nothing when unsure.
+
+Subscribes ``camera/image_raw`` and ``camera/camera_info``; publishes ``detected_dock_pose`` (PoseStamped in
+the camera's optical frame, stamped with the image's time, x axis into the dock, z up). Inference runs on a
+thread of its own, always on the newest image; an old pose is never published again.
+"""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import PoseStamped
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image
+from std_srvs.srv import SetBool
+
+from depai_robot.nodes.convert import image_to_frame, info_to_intrinsics, pose3_to_stamped
+from depai_robot.nodes.quality import STATE, image_quality
+from depai_robot.perception.frame import CameraIntrinsics, Frame
+from depai_robot.perception.observation import DockKeypoints, DockObservation
+from depai_robot.values.error import DepaiError
+
+Observe = Callable[[Frame], tuple[DockKeypoints | None, DockObservation | None]]
+"""One frame through detector, pose, gate and tracker; called on the inference thread only."""
+
+Watcher = Callable[[Frame, DockKeypoints | None, DockObservation | None], None]
+"""Sees every frame after its detection, on the inference thread; for recordings."""
+
+
+class DockDetector(Node):
+    """Runs ``observe`` on each image that arrives while the last one is done."""
+
+    def __init__(self, observe: Observe, *, model: str, watcher: Watcher | None = None) -> None:
+        super().__init__("dock_detector")
+        self.declare_parameter("image_reliable", value=True)
+        self.declare_parameter("enabled", value=True)
+        reliable = bool(self.get_parameter("image_reliable").value)
+        self._observe = observe
+        self._watcher = watcher
+        self._model = model
+        self._enabled = bool(self.get_parameter("enabled").value)
+        self._intrinsics: CameraIntrinsics | None = None
+        self._newest: Image | None = None
+        self._condition = threading.Condition()
+        self._closing = False
+        self._seen = self._published = self._failed = 0
+        self._last_error = ""
+        self._poses = self.create_publisher(PoseStamped, "detected_dock_pose", STATE)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", STATE)
+        self.create_subscription(CameraInfo, "camera/camera_info", self._take_info, STATE)
+        self.create_subscription(
+            Image, "camera/image_raw", self._take_image, image_quality(reliable=reliable)
+        )
+        self.create_service(SetBool, "~/set_enabled", self._set_enabled)
+        self.create_timer(1.0, self._report)
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._thread.start()
+
+    def _take_info(self, info: CameraInfo) -> None:
+        try:
+            self._intrinsics = info_to_intrinsics(info)
+        except DepaiError as error:
+            self._last_error = str(error)
+
+    def _take_image(self, image: Image) -> None:
+        with self._condition:
+            self._newest = image
+            self._condition.notify()
+
+    def _set_enabled(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = bool(request.data)
+        response.success = True
+        response.message = "detecting" if self._enabled else "idle"
+        return response
+
+    def _work(self) -> None:
+        while True:
+            with self._condition:
+                while self._newest is None and not self._closing:
+                    self._condition.wait()
+                if self._closing:
+                    return
+                image, self._newest = self._newest, None
+            if image is not None and self._enabled and self._intrinsics is not None:
+                self._detect(image, self._intrinsics)
+
+    def _detect(self, image: Image, intrinsics: CameraIntrinsics) -> None:
+        self._seen += 1
+        try:
+            frame = image_to_frame(image, intrinsics)
+            keypoints, observation = self._observe(frame)
+        except DepaiError as error:
+            self._failed += 1
+            self._last_error = str(error)
+            return
+        if observation is not None and not self._closing:
+            self._published += 1
+            self._poses.publish(
+                pose3_to_stamped(observation.dock_in_camera, frame.stamp_ns, image.header.frame_id)
+            )
+        if self._watcher is not None:
+            self._watcher(frame, keypoints, observation)
+
+    def _report(self) -> None:
+        status = DiagnosticStatus(name="dock_detector", hardware_id="camera")
+        if self._last_error:
+            status.level, status.message = DiagnosticStatus.ERROR, self._last_error
+        elif self._intrinsics is None:
+            status.level, status.message = DiagnosticStatus.WARN, "no camera_info yet"
+        else:
+            status.level, status.message = DiagnosticStatus.OK, "detecting" if self._enabled else "idle"
+        status.values = [
+            KeyValue(key="model_sha256", value=self._model),
+            KeyValue(key="frames", value=str(self._seen)),
+            KeyValue(key="poses_published", value=str(self._published)),
+            KeyValue(key="frames_failed", value=str(self._failed)),
+        ]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    def close(self) -> None:
+        """Ends the inference thread."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        self._thread.join(timeout=5.0)
+
+
+def make_observe(models: Path, dock_file: Path) -> tuple[Observe, str]:
+    """Detector, pose estimator and tracker from files, and the hash of the models.
+
+    Raises:
+        ConfigError: a file is missing or not what its manifest says.
+    """
+    raise NotImplementedError

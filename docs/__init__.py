@@ -1,0 +1,1 @@
+"""The pictures' program lives beside the pages that show them."""

@@ -138,6 +138,10 @@ class WatchProbe(_Effect, frozen=True):
     """Report the nonce on the pads -> ProbeRead."""
 
 
+class ReadBattery(_Effect, frozen=True):
+    """Measure now -> BatteryObserved."""
+
+
 class StartUndocking(_Effect, frozen=True):
     """-> UndockingEnded. Only with no current."""
 
@@ -274,6 +278,7 @@ Effect = (
     | StartDocking
     | CancelDocking
     | WatchProbe
+    | ReadBattery
     | StartUndocking
     | CallForHelp
     | ShutDownSafely

@@ -204,6 +204,12 @@ class DockingEnded(_Fact, frozen=True):
     reading: BatteryRead | None = None
 
 
+class BatteryObserved(_Fact, frozen=True):
+    """The answer to ReadBattery; None when the meter does not answer."""
+
+    reading: BatteryRead | None
+
+
 class ProbeRead(_Fact, frozen=True):
     """A nonce was read on the pads. 32 bytes."""
 
@@ -264,6 +270,7 @@ Fact = (
     | StopRequested
     | ChargeRequested
     | DockingEnded
+    | BatteryObserved
     | ProbeRead
     | UndockingEnded
     | PresenceChanged

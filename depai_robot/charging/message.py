@@ -55,7 +55,7 @@ class ChargingTerms(_Body, frozen=True):
         session: the session's id, chosen by the robot.
         price_atomic_per_kwh: of the energy at the station's meter.
         start_fee_atomic: owed once the deposit is confirmed; pays the station's gas.
-        idle_fee_atomic_per_min: owed per started minute on the connector after the end of charging.
+        idle_fee_atomic_per_min: owed per full minute on the connector after the end of charging.
         tranche_milliwh: the most energy that is authorised ahead of what both meters confirm.
         power_max_w: the supply's limit.
         stop_time_ms: from ceiling reached to no current.
@@ -124,12 +124,14 @@ class QuoteRequest(_Body, frozen=True):
     """A robot asks what an energy would cost.
 
     Attributes:
-        energy_milliwh: wanted.
+        robot: its id; answers go to its inbox.
+        energy_milliwh: wanted, at the station's meter.
         power_max_w: the robot can take.
         current_type: AC or DC.
         payer_authorizer: whose signature will be on vouchers.
     """
 
+    robot: Id
     energy_milliwh: MilliWh
     power_max_w: Annotated[int, Meta(ge=1, le=1_000_000)]
     current_type: Annotated[str, Meta(pattern=r"^(AC|DC)$")]

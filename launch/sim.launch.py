@@ -1,0 +1,36 @@
+"""The embedded simulation: world, camera, base and battery in one process, then the robot on top.
+
+    ros2 launch depai_robot sim.launch.py wallet_config:=out/demo/wallet.yaml world_config:=out/demo/simulation.yaml
+
+`depai-robot demo` does all of it, with a broker, a chain and stations.
+"""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+
+def generate_launch_description():
+    share = FindPackageShare("depai_robot")
+    return LaunchDescription([
+        DeclareLaunchArgument("namespace", default_value="", description="of every node and topic"),
+        DeclareLaunchArgument("wallet_config", description="the wallet's configuration file"),
+        DeclareLaunchArgument("world_config", description="the simulation's configuration file"),
+        Node(
+            package="depai_robot",
+            executable="simulation",
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[{"config": LaunchConfiguration("world_config")}],
+            output="screen",
+        ),
+        IncludeLaunchDescription(
+            PathJoinSubstitution([share, "launch", "robot.launch.py"]),
+            launch_arguments={
+                "namespace": LaunchConfiguration("namespace"),
+                "wallet_config": LaunchConfiguration("wallet_config"),
+                "use_sim_time": "true",
+            }.items(),
+        ),
+    ])

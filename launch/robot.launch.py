@@ -25,21 +25,28 @@ def generate_launch_description():
         "remappings": [("/tf", "tf"), ("/tf_static", "tf_static")],
         "output": "screen",
     }
-    return LaunchDescription([
-        DeclareLaunchArgument("namespace", default_value="", description="of every node and topic"),
-        DeclareLaunchArgument("use_sim_time", default_value="false", description="take time from /clock"),
-        DeclareLaunchArgument(
-            "params_file",
-            default_value=PathJoinSubstitution([share, "config", "robot_params.yaml"]),
-            description="parameters of the nodes",
-        ),
-        DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error"),
-        DeclareLaunchArgument("wallet_config", description="the wallet's configuration file"),
-        Node(executable="robot", **common),
-        Node(
-            executable="wallet",
-            **{**common, "parameters": [*common["parameters"], {"config": LaunchConfiguration("wallet_config")}]},
-            respawn=True,  # a restart is safe: the journal is folded and everything goes on
-            respawn_delay=2.0,
-        ),
-    ])
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument("namespace", default_value="", description="of every node and topic"),
+            DeclareLaunchArgument("use_sim_time", default_value="false", description="take time from /clock"),
+            DeclareLaunchArgument(
+                "params_file",
+                default_value=PathJoinSubstitution([share, "config", "robot_params.yaml"]),
+                description="parameters of the nodes",
+            ),
+            DeclareLaunchArgument(
+                "log_level", default_value="info", description="debug, info, warn or error"
+            ),
+            DeclareLaunchArgument("wallet_config", description="the wallet's configuration file"),
+            Node(executable="robot", **common),
+            Node(
+                executable="wallet",
+                **{
+                    **common,
+                    "parameters": [*common["parameters"], {"config": LaunchConfiguration("wallet_config")}],
+                },
+                respawn=True,  # a restart is safe: the journal is folded and everything goes on
+                respawn_delay=2.0,
+            ),
+        ]
+    )

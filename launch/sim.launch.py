@@ -14,23 +14,25 @@ from launch_ros.substitutions import FindPackageShare
 
 def generate_launch_description():
     share = FindPackageShare("depai_robot")
-    return LaunchDescription([
-        DeclareLaunchArgument("namespace", default_value="", description="of every node and topic"),
-        DeclareLaunchArgument("wallet_config", description="the wallet's configuration file"),
-        DeclareLaunchArgument("world_config", description="the simulation's configuration file"),
-        Node(
-            package="depai_robot",
-            executable="simulation",
-            namespace=LaunchConfiguration("namespace"),
-            parameters=[{"config": LaunchConfiguration("world_config")}],
-            output="screen",
-        ),
-        IncludeLaunchDescription(
-            PathJoinSubstitution([share, "launch", "robot.launch.py"]),
-            launch_arguments={
-                "namespace": LaunchConfiguration("namespace"),
-                "wallet_config": LaunchConfiguration("wallet_config"),
-                "use_sim_time": "true",
-            }.items(),
-        ),
-    ])
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument("namespace", default_value="", description="of every node and topic"),
+            DeclareLaunchArgument("wallet_config", description="the wallet's configuration file"),
+            DeclareLaunchArgument("world_config", description="the simulation's configuration file"),
+            Node(
+                package="depai_robot",
+                executable="simulation",
+                namespace=LaunchConfiguration("namespace"),
+                parameters=[{"config": LaunchConfiguration("world_config")}],
+                output="screen",
+            ),
+            IncludeLaunchDescription(
+                PathJoinSubstitution([share, "launch", "robot.launch.py"]),
+                launch_arguments={
+                    "namespace": LaunchConfiguration("namespace"),
+                    "wallet_config": LaunchConfiguration("wallet_config"),
+                    "use_sim_time": "true",
+                }.items(),
+            ),
+        ]
+    )

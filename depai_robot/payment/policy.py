@@ -1,0 +1,286 @@
+"""The owner's signed spending policy: what the robot may spend, lock and accept. Pure checks with named reasons.
+
+The owner signs it off the robot (EIP-712). A console may tighten it; only the owner's signature widens it. Words of
+budgets and payees follow the Agent Payments Protocol (AP2); the form is our own.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import msgspec
+from msgspec import Struct
+
+from depai_robot.payment.eip712 import domain_separator, encode_address, encode_uint, typed_digest
+from depai_robot.payment.signature import SignatureError, verify
+from depai_robot.values.error import ConfigError
+from depai_robot.values.identity import (
+    ADDRESS_ZERO,
+    Address,
+    address_from_hex,
+    address_to_hex,
+    keccak256,
+)
+from depai_robot.values.money import UINT128_MAX
+
+POLICY_NAME = "depai SpendPolicy"
+POLICY_VERSION = "1"
+
+_POLICY = keccak256(
+    b"SpendPolicy(address robot,uint256 epoch,uint256 validAfter,uint256 validBefore,"
+    b"uint256 tranche,uint256 session,uint256 day,uint256 escrowChannel,uint256 escrowUnknown,"
+    b"uint256 escrowTotal,uint256 withdrawDelay,uint256 pricePerKwh,uint256 startFee,address[] payees)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SpendPolicy:
+    """What an owner grants one robot. Money in atomic units.
+
+    Attributes:
+        robot: address of the voucher key that it is for.
+        epoch: rises with each policy; a lower one than was ever seen is refused.
+        valid_after_s: Unix time, inclusive.
+        valid_before_s: Unix time, exclusive.
+        tranche_max_atomic: signed ahead of reconciled energy.
+        session_max_atomic: signed in one session.
+        day_max_atomic: signed in 24 hours.
+        escrow_channel_max_atomic: locked in one channel.
+        escrow_unknown_max_atomic: locked at a station that is not among ``payees``.
+        escrow_total_max_atomic: locked in all channels together.
+        withdraw_delay_max_s: longest wait for the rest when a station vanishes.
+        price_max_atomic_per_kwh: dearest energy.
+        start_fee_max_atomic: dearest start.
+        payees: receivers that are known; empty means that every receiver is an unknown station.
+    """
+
+    robot: Address
+    epoch: int
+    valid_after_s: int
+    valid_before_s: int
+    tranche_max_atomic: int
+    session_max_atomic: int
+    day_max_atomic: int
+    escrow_channel_max_atomic: int
+    escrow_unknown_max_atomic: int
+    escrow_total_max_atomic: int
+    withdraw_delay_max_s: int
+    price_max_atomic_per_kwh: int
+    start_fee_max_atomic: int
+    payees: tuple[Address, ...] = ()
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name in ("robot", "payees"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= UINT128_MAX:
+                raise ConfigError(f"policy {item.name} must be an integer from 0, got {value!r}")
+        if self.robot == ADDRESS_ZERO:
+            raise ConfigError("policy robot must be the voucher key's address, got zero")
+        if self.valid_after_s >= self.valid_before_s:
+            raise ConfigError(f"policy is valid from {self.valid_after_s} to {self.valid_before_s}: never")
+
+
+def policy_digest(policy: SpendPolicy, chain_id: int) -> bytes:
+    """EIP-712 digest that the owner signs. The domain names the robot's key as verifying contract."""
+    payees = keccak256(b"".join(encode_address(payee) for payee in policy.payees))
+    words = (
+        policy.epoch,
+        policy.valid_after_s,
+        policy.valid_before_s,
+        policy.tranche_max_atomic,
+        policy.session_max_atomic,
+        policy.day_max_atomic,
+        policy.escrow_channel_max_atomic,
+        policy.escrow_unknown_max_atomic,
+        policy.escrow_total_max_atomic,
+        policy.withdraw_delay_max_s,
+        policy.price_max_atomic_per_kwh,
+        policy.start_fee_max_atomic,
+    )
+    struct = _POLICY + encode_address(policy.robot) + b"".join(encode_uint(word) for word in words) + payees
+    return typed_digest(
+        domain_separator(POLICY_NAME, POLICY_VERSION, chain_id, policy.robot), keccak256(struct)
+    )
+
+
+class PolicyFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """The JSON of a policy file: text at the edge, checked into SpendPolicy by :func:`parse_policy`."""
+
+    robot: str
+    epoch: int
+    valid_after_s: int
+    valid_before_s: int
+    tranche_max_atomic: int
+    session_max_atomic: int
+    day_max_atomic: int
+    escrow_channel_max_atomic: int
+    escrow_unknown_max_atomic: int
+    escrow_total_max_atomic: int
+    withdraw_delay_max_s: int
+    price_max_atomic_per_kwh: int
+    start_fee_max_atomic: int
+    payees: list[str]
+    chain_id: int
+    owner: str
+    signature: str
+
+
+def format_policy(policy: SpendPolicy, chain_id: int, owner: Address, signature: bytes) -> bytes:
+    """JSON of a signed policy, one line a field."""
+    values = {item.name: getattr(policy, item.name) for item in fields(policy)}
+    values["robot"] = address_to_hex(policy.robot)
+    values["payees"] = [address_to_hex(payee) for payee in policy.payees]
+    text = PolicyFile(
+        chain_id=chain_id, owner=address_to_hex(owner), signature="0x" + signature.hex(), **values
+    )
+    return msgspec.json.format(msgspec.json.encode(text), indent=2) + b"\n"
+
+
+def parse_policy(data: bytes, *, chain_id: int, owner: Address, robot: Address) -> SpendPolicy:
+    """A policy from its file, if the owner whom the robot was given signed it for this robot and chain.
+
+    Raises:
+        ConfigError: bad form, another owner, robot or chain, or a wrong signature.
+    """
+    try:
+        text = msgspec.json.decode(data, type=PolicyFile)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"policy file: {error}") from error
+    values = {item.name: getattr(text, item.name) for item in fields(SpendPolicy)}
+    values["robot"] = address_from_hex(text.robot)
+    values["payees"] = tuple(address_from_hex(payee) for payee in text.payees)
+    policy = SpendPolicy(**values)
+    if text.chain_id != chain_id:
+        raise ConfigError(f"policy is for chain {text.chain_id}, this robot is on {chain_id}")
+    if policy.robot != robot:
+        raise ConfigError(
+            f"policy is for robot {text.robot}, this one's voucher key is {address_to_hex(robot)}"
+        )
+    if address_from_hex(text.owner) != owner:
+        raise ConfigError(f"policy names owner {text.owner}, this robot's owner is {address_to_hex(owner)}")
+    try:
+        signature = bytes.fromhex(text.signature.removeprefix("0x"))
+        verify(policy_digest(policy, chain_id), signature, owner)
+    except (ValueError, SignatureError) as error:
+        raise ConfigError(f"policy is not signed by its owner: {error}") from error
+    return policy
+
+
+_UPPER_BOUNDS = (
+    "valid_before_s",
+    "tranche_max_atomic",
+    "session_max_atomic",
+    "day_max_atomic",
+    "escrow_channel_max_atomic",
+    "escrow_unknown_max_atomic",
+    "escrow_total_max_atomic",
+    "withdraw_delay_max_s",
+    "price_max_atomic_per_kwh",
+    "start_fee_max_atomic",
+)
+
+
+def tighten(policy: SpendPolicy, **limits: int) -> SpendPolicy:
+    """A policy with some limits lowered, as a console may do.
+
+    Raises:
+        ConfigError: a limit that is not an upper bound, or one that would rise.
+    """
+    for name, value in limits.items():
+        if name not in _UPPER_BOUNDS:
+            raise ConfigError(f"{name} can't be tightened, expected one of {', '.join(_UPPER_BOUNDS)}")
+        if value > getattr(policy, name):
+            raise ConfigError(
+                f"{name} would rise from {getattr(policy, name)} to {value}: only the owner's signature widens"
+            )
+    return replace(policy, **limits)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The part of an offer that the policy judges.
+
+    Attributes:
+        receiver: who is paid.
+        price_atomic_per_kwh: energy.
+        start_fee_atomic: start.
+        tranche_cost_atomic: price of one tranche.
+        withdraw_delay_s: of the channel.
+        min_deposit_atomic: the station wants at least that.
+    """
+
+    receiver: Address
+    price_atomic_per_kwh: int
+    start_fee_atomic: int
+    tranche_cost_atomic: int
+    withdraw_delay_s: int
+    min_deposit_atomic: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """What is already out: the highest ceilings ever signed, not what was claimed.
+
+    Attributes:
+        session_atomic: signed in this session.
+        day_atomic: signed in the last 24 hours, this session included.
+        escrow_total_atomic: locked in all channels now.
+    """
+
+    session_atomic: int = 0
+    day_atomic: int = 0
+    escrow_total_atomic: int = 0
+
+
+def escrow_max_atomic(policy: SpendPolicy, receiver: Address, exposure: Exposure) -> int:
+    """The most that may be locked in a new channel to that receiver now."""
+    known = receiver in policy.payees
+    single = policy.escrow_channel_max_atomic
+    if not known:
+        single = min(single, policy.escrow_unknown_max_atomic)
+    return max(0, min(single, policy.escrow_total_max_atomic - exposure.escrow_total_atomic))
+
+
+def refuse_terms(policy: SpendPolicy, terms: Terms, exposure: Exposure, now_s: int) -> str | None:
+    """Why these terms may not be accepted, or None. The reason says what was seen and what is allowed."""
+    pairs = (
+        ("price per kWh", terms.price_atomic_per_kwh, policy.price_max_atomic_per_kwh),
+        ("start fee", terms.start_fee_atomic, policy.start_fee_max_atomic),
+        ("tranche", terms.tranche_cost_atomic, policy.tranche_max_atomic),
+        ("withdraw delay", terms.withdraw_delay_s, policy.withdraw_delay_max_s),
+        ("minimum deposit", terms.min_deposit_atomic, escrow_max_atomic(policy, terms.receiver, exposure)),
+    )
+    if not policy.valid_after_s <= now_s < policy.valid_before_s:
+        return f"policy is valid from {policy.valid_after_s} to {policy.valid_before_s}, now is {now_s}"
+    for name, seen, allowed in pairs:
+        if seen > allowed:
+            return f"{name} {seen} is above the policy's {allowed}"
+    if (
+        escrow_max_atomic(policy, terms.receiver, exposure)
+        < terms.start_fee_atomic + terms.tranche_cost_atomic
+    ):
+        return "the escrow that the policy allows does not hold the start fee and one tranche"
+    return None
+
+
+def refuse_signature(
+    policy: SpendPolicy, exposure: Exposure, *, rise_atomic: int, ahead_atomic: int, now_s: int
+) -> str | None:
+    """Why a voucher may not be signed, or None.
+
+    Args:
+        policy: in force.
+        exposure: before it.
+        rise_atomic: by how much it raises the highest ceiling signed.
+        ahead_atomic: how far it lies above what is owed for reconciled energy and fees.
+        now_s: wall clock.
+    """
+    if not policy.valid_after_s <= now_s < policy.valid_before_s:
+        return f"policy is valid from {policy.valid_after_s} to {policy.valid_before_s}, now is {now_s}"
+    if ahead_atomic > policy.tranche_max_atomic:
+        return f"{ahead_atomic} ahead of reconciled energy, the policy allows {policy.tranche_max_atomic}"
+    if exposure.session_atomic + rise_atomic > policy.session_max_atomic:
+        return f"session total {exposure.session_atomic + rise_atomic} is above the policy's {policy.session_max_atomic}"
+    if exposure.day_atomic + rise_atomic > policy.day_max_atomic:
+        return f"day total {exposure.day_atomic + rise_atomic} is above the policy's {policy.day_max_atomic}"
+    return None

@@ -279,8 +279,9 @@ def refuse_signature(
         return f"policy is valid from {policy.valid_after_s} to {policy.valid_before_s}, now is {now_s}"
     if ahead_atomic > policy.tranche_max_atomic:
         return f"{ahead_atomic} ahead of reconciled energy, the policy allows {policy.tranche_max_atomic}"
-    if exposure.session_atomic + rise_atomic > policy.session_max_atomic:
-        return f"session total {exposure.session_atomic + rise_atomic} is above the policy's {policy.session_max_atomic}"
-    if exposure.day_atomic + rise_atomic > policy.day_max_atomic:
-        return f"day total {exposure.day_atomic + rise_atomic} is above the policy's {policy.day_max_atomic}"
+    session_atomic, day_atomic = exposure.session_atomic + rise_atomic, exposure.day_atomic + rise_atomic
+    if session_atomic > policy.session_max_atomic:
+        return f"session total {session_atomic} is above the policy's {policy.session_max_atomic}"
+    if day_atomic > policy.day_max_atomic:
+        return f"day total {day_atomic} is above the policy's {policy.day_max_atomic}"
     return None

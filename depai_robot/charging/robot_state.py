@@ -1,0 +1,376 @@
+"""What a robot's machine knows: frozen values, rebuilt by folding the journal. Nothing here decides."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from depai_robot.charging.effect import ChannelJson
+from depai_robot.charging.fact import BatteryRead
+from depai_robot.charging.message import Offer
+from depai_robot.charging.reconciliation import Reconciliation
+from depai_robot.charging.selection import Candidate, Wanted
+from depai_robot.charging.setting import RobotSettings
+from depai_robot.charging.terms import Agreed
+from depai_robot.charging.transition import RobotPhase
+from depai_robot.charging.turn import Dialogue
+from depai_robot.payment.policy import Exposure
+from depai_robot.values.error import BugError
+from depai_robot.values.money import cost_atomic
+
+DAY_S = 24 * 3600
+TRANCHES_MAX = 10_000
+
+
+class KnownOffer(Struct, frozen=True):
+    """A station's signed offer.
+
+    Attributes:
+        offer: the body.
+        sender: its signer: the station's identity.
+        token: as it came: evidence.
+        ts: when it was signed.
+        until_s: when it expires.
+    """
+
+    offer: Offer
+    sender: bytes
+    token: str
+    ts: int
+    until_s: int
+
+
+class Answer(Struct, frozen=True):
+    """What a station said to a quote request.
+
+    Attributes:
+        token: as it came.
+        agreed: the quote, None when it was refused.
+        refused: why.
+    """
+
+    token: str
+    agreed: Agreed | None = None
+    refused: str = ""
+
+
+class Bar(Struct, frozen=True):
+    """A station that is not asked.
+
+    Attributes:
+        reason: why.
+        until_s: when it may be asked again.
+    """
+
+    reason: str
+    until_s: int
+
+
+class Agreement(Struct, frozen=True):
+    """The station chosen, and the channel to pay it by.
+
+    Attributes:
+        offer: its signed offer.
+        quote_token: its signed quote.
+        agreed: the quote in plain values.
+        channel: config of the channel.
+        channel_id: 32 bytes.
+        escrow_atomic: the deposit.
+        valid_before_s: the deposit's authorisation lapses at this chain time.
+    """
+
+    offer: KnownOffer
+    quote_token: str
+    agreed: Agreed
+    channel: ChannelJson
+    channel_id: bytes
+    escrow_atomic: int
+    valid_before_s: int
+
+
+class Money(Struct, frozen=True):
+    """Money of one session, in atomic units.
+
+    Attributes:
+        signed: highest ceiling ever signed.
+        charged: what the station has charged, as far as it was checked.
+        escrow: confirmed on chain.
+        claimed: on chain, as last read.
+        balance: on chain, as last read (does not fall by claims).
+        owed: agreed at the end; -1 before.
+        vouchers: signed so far.
+        refund_rounds: refund requests signed so far.
+    """
+
+    signed: int = 0
+    charged: int = 0
+    escrow: int = 0
+    claimed: int = 0
+    balance: int = 0
+    owed: int = -1
+    vouchers: int = 0
+    refund_rounds: int = 0
+
+
+class Tranche(Struct, frozen=True):
+    """One voucher for energy; screens and reports show these.
+
+    Attributes:
+        number: 1, 2, 3, ...
+        station_milliwh: stated when it was signed.
+        own_milliwh: own meter then.
+        ceiling_atomic: signed.
+        cost_atomic: owed then.
+    """
+
+    number: int
+    station_milliwh: int
+    own_milliwh: int
+    ceiling_atomic: int
+    cost_atomic: int
+
+
+class MeterLog(Struct, frozen=True):
+    """Both meters in one session.
+
+    Attributes:
+        begin_milliwh: station's register at the begin, -1 before.
+        own_begin_milliwh: own pads meter then.
+        pagination: of the last statement accepted.
+        statement: text of that statement.
+        reconciled: both meters since the begin.
+        own_last_milliwh: own meter since the begin, newest reading of any kind.
+        station_claim_milliwh: largest that the station stated, believed or not.
+        begin_token, last_token: the messages that carried the first and last statement.
+        final: the statement of the end came and was believed.
+    """
+
+    begin_milliwh: int = -1
+    own_begin_milliwh: int = 0
+    pagination: int = -1
+    statement: str = ""
+    reconciled: Reconciliation = Reconciliation()
+    own_last_milliwh: int = 0
+    station_claim_milliwh: int = 0
+    begin_token: str = ""
+    last_token: str = ""
+    final: bool = False
+
+
+class Stop(Struct, frozen=True):
+    """Why a session ended.
+
+    Attributes:
+        reason: OCPP stoppedReason word.
+        detail: for people.
+        fault: ``""`` nobody's, ``failed`` the station did not serve, ``cheated`` it broke the rules.
+        at_s: wall clock.
+    """
+
+    reason: str
+    detail: str
+    fault: str
+    at_s: int
+
+
+class Payment(Struct, frozen=True):
+    """A payment under way.
+
+    Attributes:
+        letter: id of its message.
+        need: id of the message that asked for it.
+        amount: that it adds, at most chargeable.
+        charged: charged before it.
+    """
+
+    letter: str
+    need: str
+    amount: int
+    charged: int
+
+
+class Deferred(Struct, frozen=True):
+    """A request that waits for a fresh look at the head of the chain."""
+
+    token: str
+    sender: bytes
+    reading: BatteryRead | None
+
+
+class Session(Dialogue, frozen=True, kw_only=True):
+    """One session, from the wish for energy to the receipt.
+
+    Attributes:
+        phase: where it stands.
+        salt: of the channel.
+        wanted: energy and place.
+        opened_s: wall clock.
+        rounds: of asking for quotes.
+        asked: id of the request by station identity (hex), while unanswered.
+        answers: by station identity (hex).
+        ranking: the choice, best first.
+        agreement: once a station is chosen.
+        money: see there.
+        meter: see there.
+        tranches: history.
+        payment: under way.
+        deferred: waiting for the head of the chain.
+        dock: ``""`` away, ``driving``, ``docked``, ``leaving``, ``stuck``.
+        probe: nonce read on the pads.
+        undockings: tries.
+        stop: why it ended.
+        ended_ns: session clock when charging had ended; for the idle fee.
+        idle_ms: on the connector after the end of charging, by the robot's own clock.
+        helped: help was called already.
+        transactions: (purpose, hash hex, block, gas) of own transactions.
+        withdraw_at_s: chain time when a withdrawal may be finalised, 0 when none is pending.
+        evidence: reasons of evidence kept.
+        path: phases so far with their causes, for reports.
+    """
+
+    phase: str
+    salt: bytes
+    wanted: Wanted
+    opened_s: int
+    rounds: int = 0
+    asked: dict[str, str] = {}
+    answers: dict[str, Answer] = {}
+    ranking: tuple[Candidate, ...] = ()
+    agreement: Agreement | None = None
+    money: Money = Money()
+    meter: MeterLog = MeterLog()
+    tranches: tuple[Tranche, ...] = ()
+    payment: Payment | None = None
+    deferred: Deferred | None = None
+    dock: str = ""
+    probe: bytes = b""
+    undockings: int = 0
+    stop: Stop | None = None
+    ended_ns: int = 0
+    idle_ms: int = 0
+    helped: bool = False
+    transactions: tuple[tuple[str, str, int, int], ...] = ()
+    withdraw_at_s: int = 0
+    evidence: tuple[str, ...] = ()
+    path: tuple[tuple[str, str], ...] = ()
+
+    def contract(self) -> Agreement:
+        """The agreement. Raises BugError before there is one."""
+        if self.agreement is None:
+            raise BugError(f"session {self.id} in {self.phase} has no agreement")
+        return self.agreement
+
+    def fees(self, idle_minutes: int = 0) -> int:
+        """Agreed fees, in atomic units."""
+        terms = self.contract().agreed.terms
+        return terms.start_fee_atomic + idle_minutes * terms.idle_fee_atomic_per_min
+
+    def owed_for(self, station_milliwh: int, idle_minutes: int = 0) -> int:
+        """What is owed for an energy at the station's meter, fees included."""
+        price = self.contract().agreed.terms.price_atomic_per_kwh
+        return self.fees(idle_minutes) + cost_atomic(price, station_milliwh)
+
+
+class Head(Struct, frozen=True):
+    """The newest block seen.
+
+    Attributes:
+        number: of the block.
+        timestamp_s: chain time.
+        seen_ns: session clock.
+        skew_s: chain time minus wall clock, when it was seen.
+    """
+
+    number: int = 0
+    timestamp_s: int = 0
+    seen_ns: int = -1
+    skew_s: int = 0
+
+
+class RobotState(Struct, frozen=True, kw_only=True):
+    """Everything a robot's machine knows.
+
+    Attributes:
+        settings: the owner's.
+        now_ns: session clock of the last fact.
+        session: in the foreground, None before the first.
+        background: sessions whose rest is being withdrawn while the robot goes on.
+        offers: by identity (hex).
+        bars: stations not asked, by identity (hex).
+        spent: (wall clock, amount) of finished sessions of the last 24 hours.
+        head: of the chain.
+        reading: the newest of the battery.
+        ignored: how often something outside any session was ignored, by reason.
+        finished: sessions so far.
+    """
+
+    settings: RobotSettings
+    now_ns: int = 0
+    session: Session | None = None
+    background: dict[str, Session] = {}
+    offers: dict[str, KnownOffer] = {}
+    bars: dict[str, Bar] = {}
+    spent: tuple[tuple[int, int], ...] = ()
+    head: Head = Head()
+    reading: BatteryRead | None = None
+    ignored: dict[str, int] = {}
+    finished: int = 0
+
+    @property
+    def phase(self) -> str:
+        """Of the session in the foreground."""
+        return RobotPhase.IDLE.value if self.session is None else self.session.phase
+
+    @property
+    def sessions(self) -> dict[str, Session]:
+        """All that are open, by id."""
+        every = dict(self.background)
+        if self.session is not None:
+            every[self.session.id] = self.session
+        return every
+
+
+def exposure_of(state: RobotState, session_id: str, now_s: int) -> Exposure:
+    """What is signed and locked: for the policy's limits."""
+    open_sessions = [s for s in state.sessions.values() if s.phase != RobotPhase.SETTLED.value]
+    signed = {s.id: s.money.signed for s in open_sessions}
+    day = sum(amount for at_s, amount in state.spent if at_s > now_s - DAY_S)
+    locked = sum(
+        s.agreement.escrow_atomic for s in open_sessions if s.agreement is not None and s.money.signed > 0
+    )
+    return Exposure(
+        session_atomic=signed.get(session_id, 0),
+        day_atomic=day + sum(signed.values()),
+        escrow_total_atomic=locked,
+    )
+
+
+def summarise(state: RobotState) -> dict[str, Any]:
+    """What a screen shows: plain values only."""
+    out: dict[str, Any] = {
+        "robot": state.settings.robot,
+        "phase": state.phase,
+        "offers": len(state.offers),
+        "barred": {identity: bar.reason for identity, bar in state.bars.items()},
+        "withdrawing": sorted(state.background),
+        "finished": state.finished,
+    }
+    session = state.session
+    if session is None:
+        return out
+    out["session"] = session.id
+    out["ranking"] = [msgspec.to_builtins(item) for item in session.ranking]
+    out["stop"] = msgspec.to_builtins(session.stop) if session.stop else None
+    out["dock"] = session.dock
+    if session.agreement is not None:
+        terms = session.agreement.agreed.terms
+        out["station"] = terms.station
+        out["channel_id"] = "0x" + session.agreement.channel_id.hex()
+        out["escrow_atomic"] = session.agreement.escrow_atomic
+        out["price_atomic_per_kwh"] = terms.price_atomic_per_kwh
+        out["station_milliwh"] = session.meter.reconciled.station_milliwh
+        out["own_milliwh"] = session.meter.own_last_milliwh
+        out["ceiling_atomic"] = session.money.signed
+        out["cost_atomic"] = session.owed_for(session.meter.reconciled.station_milliwh)
+        out["tranches"] = [msgspec.to_builtins(item) for item in session.tranches]
+    return out

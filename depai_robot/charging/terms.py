@@ -1,0 +1,420 @@
+"""Between plain values of a session and the x402 objects that travel: quotes, payments and their answers.
+
+Readers here are strict and name what is wrong; what a session makes of it is in ``robot`` and ``station``.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from depai_robot.charging.effect import ChannelJson
+from depai_robot.charging.message import CHARGING_EXTENSION, ChargingTerms, Offer
+from depai_robot.charging.setting import Network, StationSettings, tranche_need_milliwh
+from depai_robot.payment.channel import (
+    WITHDRAW_DELAY_MAX_S,
+    WITHDRAW_DELAY_MIN_S,
+    ChannelConfig,
+    DepositAuthorization,
+    Voucher,
+)
+from depai_robot.payment.eip712 import (
+    channel_id,
+    deposit_digest,
+    domain_separator,
+    settlement_domain,
+    voucher_digest,
+)
+from depai_robot.payment.x402 import (
+    SIGNATURE_EMPTY,
+    X402_VERSION,
+    ChannelStateJson,
+    DepositPayload,
+    Extension,
+    PaymentPayload,
+    PaymentRequired,
+    PaymentRequirements,
+    RefundPayload,
+    RequirementsExtra,
+    Resource,
+    SchemePayload,
+    SettleExtra,
+    SettleResponse,
+    VoucherJson,
+    VoucherPayload,
+    bytes_to_text,
+    config_to_json,
+    deposit_to_json,
+    json_to_config,
+    parse_amount,
+    parse_bytes,
+    voucher_to_json,
+)
+from depai_robot.values.error import RemoteError
+from depai_robot.values.identity import Address, ChannelId, address_to_hex
+from depai_robot.values.money import cost_atomic
+
+SIGNATURE_NONE = bytes(65)
+REASON_PREFIX = "invalid_batch_settlement_evm_"
+"""Of the scheme's error strings. Source: x402 v2 scheme batch-settlement on EVM."""
+
+
+class QuoteError(RemoteError):
+    """A quote does not say what a quote must, or not what the station's own signed offer says."""
+
+
+class Agreed(Struct, frozen=True):
+    """A quote in plain values.
+
+    Attributes:
+        terms: of charging.
+        requirements: the accepted way to pay, echoed as it came.
+        resource: what is paid for.
+        receiver: address.
+        receiver_authorizer: address.
+        withdraw_delay_s: of the channel.
+        min_deposit_atomic: least deposit, 0 when not said.
+    """
+
+    terms: ChargingTerms
+    requirements: PaymentRequirements
+    resource: Resource
+    receiver: bytes
+    receiver_authorizer: bytes
+    withdraw_delay_s: int
+    min_deposit_atomic: int
+
+
+class Need(Struct, frozen=True):
+    """What a ``need-voucher`` asks for.
+
+    Attributes:
+        requirements: fresh, echoed in the payment.
+        amount_atomic: that the next voucher adds.
+        charged_atomic: what the station has charged so far.
+    """
+
+    requirements: PaymentRequirements
+    amount_atomic: int
+    charged_atomic: int
+
+
+@lru_cache(maxsize=1)
+def _terms_schema() -> dict[str, Any]:
+    return msgspec.json.schema(ChargingTerms)
+
+
+# --- channels -----------------------------------------------------------------------------------------------
+
+
+def channel_config(channel: ChannelJson) -> ChannelConfig:
+    """The value that digests are made of. Raises ConfigError for what no channel can be."""
+    return ChannelConfig(
+        payer=Address(channel.payer),
+        payer_authorizer=Address(channel.payer_authorizer),
+        receiver=Address(channel.receiver),
+        receiver_authorizer=Address(channel.receiver_authorizer),
+        token=Address(channel.token),
+        withdraw_delay_s=channel.withdraw_delay_s,
+        salt=channel.salt,
+    )
+
+
+def channel_json(config: ChannelConfig) -> ChannelJson:
+    """The plain form that effects carry."""
+    return ChannelJson(
+        payer=bytes(config.payer),
+        payer_authorizer=bytes(config.payer_authorizer),
+        receiver=bytes(config.receiver),
+        receiver_authorizer=bytes(config.receiver_authorizer),
+        token=bytes(config.token),
+        withdraw_delay_s=config.withdraw_delay_s,
+        salt=config.salt,
+    )
+
+
+def channel_key(network: Network, channel: ChannelJson) -> ChannelId:
+    """The channel's id on that network."""
+    return channel_id(channel_config(channel), settlement_domain(network.chain_id, network.settlement))
+
+
+def digest_voucher(network: Network, channel: bytes, ceiling_atomic: int) -> bytes:
+    """What the voucher key signs."""
+    return voucher_digest(channel, ceiling_atomic, settlement_domain(network.chain_id, network.settlement))
+
+
+def digest_deposit(network: Network, payer: bytes, channel: bytes, deposit: DepositAuthorization) -> bytes:
+    """What the payer's key signs."""
+    return deposit_digest(
+        domain_separator(network.token_name, network.token_version, network.chain_id, network.token),
+        payer=payer,
+        channel=channel,
+        amount_atomic=deposit.amount_atomic,
+        valid_after_s=deposit.valid_after_s,
+        valid_before_s=deposit.valid_before_s,
+        salt=deposit.salt,
+        collector=network.collector,
+    )
+
+
+# --- quotes -------------------------------------------------------------------------------------------------
+
+
+def build_requirements(settings: StationSettings, amount_atomic: int) -> PaymentRequirements:
+    """A station's way to be paid."""
+    network = settings.network
+    return PaymentRequirements(
+        scheme="batch-settlement",
+        network=network.caip2,
+        amount=str(amount_atomic),
+        asset=address_to_hex(network.token),
+        pay_to=address_to_hex(settings.receiver),
+        max_timeout_seconds=settings.payment_timeout_s,
+        extra=RequirementsExtra(
+            receiver_authorizer=address_to_hex(settings.receiver_authorizer),
+            withdraw_delay=settings.withdraw_delay_s,
+            name=network.token_name,
+            version=network.token_version,
+            asset_transfer_method="eip3009",
+        ),
+    )
+
+
+def build_resource(zone: str, station: str, connector: int) -> Resource:
+    """What is paid for: energy at a connector."""
+    return Resource(
+        url=f"mqtt://depai/v1/{zone}/stations/{station}/connectors/{connector}",
+        description="energy at a charging dock",
+        mime_type="application/json",
+    )
+
+
+def build_quote(settings: StationSettings, terms: ChargingTerms) -> PaymentRequired:
+    """x402's PaymentRequired with the charging extension; its amount is the start fee."""
+    return PaymentRequired(
+        x402_version=X402_VERSION,
+        resource=build_resource(settings.zone, settings.station, terms.connector),
+        accepts=[build_requirements(settings, terms.start_fee_atomic)],
+        extensions={CHARGING_EXTENSION: Extension(info=msgspec.to_builtins(terms), schema=_terms_schema())},
+    )
+
+
+def read_quote(required: PaymentRequired, offer: Offer, network: Network, session: str) -> Agreed:
+    """A quote in plain values, after everything that the signed offer fixes was compared with it.
+
+    Raises:
+        QuoteError: naming the first thing that is not as it must be.
+    """
+    extensions = {} if required.extensions is UNSET else required.extensions
+    if CHARGING_EXTENSION not in extensions:
+        raise QuoteError(f"a quote needs the extension {CHARGING_EXTENSION}, got {sorted(extensions)}")
+    try:
+        terms = msgspec.convert(extensions[CHARGING_EXTENSION].info, ChargingTerms)
+    except msgspec.ValidationError as error:
+        raise QuoteError(f"the quote's charging terms: {error}") from error
+    requirements = required.accepts[0]
+    extra = requirements.extra
+    channel_state = extra.channel_state
+    for name, seen, expected in (
+        ("number of ways to pay", len(required.accepts), 1),
+        ("network", requirements.network, network.caip2),
+        ("asset", parse_bytes(requirements.asset).hex(), network.token.hex()),
+        ("token name", extra.name, network.token_name),
+        ("token version", extra.version, network.token_version),
+        ("payTo", parse_bytes(requirements.pay_to).hex(), parse_bytes(offer.receiver).hex()),
+        (
+            "receiverAuthorizer",
+            parse_bytes(extra.receiver_authorizer).hex(),
+            parse_bytes(offer.receiver_authorizer).hex(),
+        ),
+        ("session", terms.session, session),
+        ("station", terms.station, offer.station),
+        ("meter", terms.meter, offer.meter),
+        ("amount", requirements.amount, str(terms.start_fee_atomic)),
+        ("channel state", channel_state is UNSET, True),
+    ):
+        if seen != expected:
+            raise QuoteError(f"the quote's {name}: expected {expected!r}, got {seen!r}")
+    if not WITHDRAW_DELAY_MIN_S <= extra.withdraw_delay <= WITHDRAW_DELAY_MAX_S:
+        raise QuoteError(
+            f"the quote's withdraw delay: expected {WITHDRAW_DELAY_MIN_S} to {WITHDRAW_DELAY_MAX_S} s,"
+            f" got {extra.withdraw_delay}"
+        )
+    if terms.price_atomic_per_kwh < 1:
+        raise QuoteError(
+            "the quote's price must be positive: the energy that a ceiling buys would be unbounded"
+        )
+    return Agreed(
+        terms=terms,
+        requirements=requirements,
+        resource=required.resource,
+        receiver=parse_bytes(requirements.pay_to),
+        receiver_authorizer=parse_bytes(extra.receiver_authorizer),
+        withdraw_delay_s=extra.withdraw_delay,
+        min_deposit_atomic=0 if extra.min_deposit is UNSET else parse_amount(extra.min_deposit),
+    )
+
+
+def tranche_shortfall_milliwh(terms: ChargingTerms) -> int:
+    """How much more a tranche would have to hold to last until a missing voucher stops the current; 0 is well."""
+    need = tranche_need_milliwh(terms.power_max_w, terms.report_interval_ms, terms.voucher_timeout_ms)
+    return max(0, need - terms.tranche_milliwh)
+
+
+def tranche_price_atomic(terms: ChargingTerms) -> int:
+    """Price of a whole tranche: what may be signed ahead of reconciled energy."""
+    return cost_atomic(terms.price_atomic_per_kwh, terms.tranche_milliwh)
+
+
+# --- asking for a voucher -----------------------------------------------------------------------------------
+
+
+def build_channel_state(channel: bytes, balance: int, claimed: int, charged: int) -> ChannelStateJson:
+    """What the station says of the channel."""
+    return ChannelStateJson(
+        channel_id=bytes_to_text(channel),
+        balance=str(balance),
+        total_claimed=str(claimed),
+        withdraw_requested_at=0,
+        refund_nonce="0",
+        charged_cumulative_amount=str(charged),
+    )
+
+
+def build_need(
+    settings: StationSettings, connector: int, amount_atomic: int, state: ChannelStateJson, error: str = ""
+) -> PaymentRequired:
+    """Fresh requirements, for ``need-voucher`` and for corrective answers."""
+    requirements = build_requirements(settings, amount_atomic)
+    extra = msgspec.structs.replace(requirements.extra, channel_state=state)
+    return PaymentRequired(
+        x402_version=X402_VERSION,
+        resource=build_resource(settings.zone, settings.station, connector),
+        accepts=[msgspec.structs.replace(requirements, extra=extra)],
+        error=error or UNSET,
+    )
+
+
+def read_need(required: PaymentRequired, agreed: Agreed, channel: bytes) -> Need:
+    """What is asked for, after it was compared with what was agreed: any change within a session ends it.
+
+    Raises:
+        QuoteError: naming the first change.
+    """
+    requirements = required.accepts[0]
+    state = requirements.extra.channel_state
+    if len(required.accepts) != 1 or state is UNSET:
+        raise QuoteError("expected one way to pay, with the channel's state")
+    plain = msgspec.structs.replace(
+        requirements,
+        amount=agreed.requirements.amount,
+        extra=msgspec.structs.replace(requirements.extra, channel_state=UNSET, voucher_state=UNSET),
+    )
+    if plain != agreed.requirements:
+        raise QuoteError(
+            f"requirements changed within the session: agreed {agreed.requirements}, got {plain}"
+        )
+    if parse_bytes(state.channel_id) != channel:
+        raise QuoteError(f"expected channel 0x{channel.hex()}, got {state.channel_id}")
+    return Need(
+        requirements, parse_amount(requirements.amount), parse_amount(state.charged_cumulative_amount)
+    )
+
+
+# --- paying -------------------------------------------------------------------------------------------------
+
+
+def _build_payload(
+    agreed: Agreed, requirements: PaymentRequirements, payload: SchemePayload
+) -> PaymentPayload:
+    return PaymentPayload(
+        x402_version=X402_VERSION, accepted=requirements, payload=payload, resource=agreed.resource
+    )
+
+
+def _empty_voucher(channel: bytes, ceiling_atomic: int) -> VoucherJson:
+    voucher = Voucher(ChannelId(channel), ceiling_atomic, SIGNATURE_NONE)
+    return msgspec.structs.replace(voucher_to_json(voucher), signature=SIGNATURE_EMPTY)
+
+
+def build_deposit(
+    agreed: Agreed, channel: ChannelJson, key: bytes, ceiling_atomic: int, deposit: DepositAuthorization
+) -> PaymentPayload:
+    """Opens the channel; signatures are still empty."""
+    payload = DepositPayload(
+        channel_config=config_to_json(channel_config(channel)),
+        voucher=_empty_voucher(key, ceiling_atomic),
+        deposit=deposit_to_json(deposit),
+    )
+    return _build_payload(agreed, agreed.requirements, payload)
+
+
+def build_voucher(
+    agreed: Agreed, need: Need, channel: ChannelJson, key: bytes, ceiling_atomic: int
+) -> PaymentPayload:
+    """The next ceiling; its signature is still empty."""
+    payload = VoucherPayload(
+        channel_config=config_to_json(channel_config(channel)), voucher=_empty_voucher(key, ceiling_atomic)
+    )
+    return _build_payload(agreed, need.requirements, payload)
+
+
+def build_refund(agreed: Agreed, channel: ChannelJson, key: bytes, charged_atomic: int) -> PaymentPayload:
+    """Asks for all the rest back: a voucher at exactly what is charged; its signature is still empty."""
+    payload = RefundPayload(
+        channel_config=config_to_json(channel_config(channel)), voucher=_empty_voucher(key, charged_atomic)
+    )
+    return _build_payload(agreed, agreed.requirements, payload)
+
+
+def read_channel(payload: SchemePayload) -> ChannelJson:
+    """The channel that a payment names."""
+    return channel_json(json_to_config(payload.channel_config))
+
+
+# --- answering ----------------------------------------------------------------------------------------------
+
+
+def build_success(
+    network: Network,
+    payer: bytes,
+    state: ChannelStateJson,
+    *,
+    charged_atomic: int,
+    transaction: bytes = b"",
+    amount_atomic: int | None = None,
+) -> SettleResponse:
+    """A payment was taken. ``charged_atomic`` is what was billed since the answer before."""
+    return SettleResponse(
+        success=True,
+        transaction=bytes_to_text(transaction) if transaction else "",
+        network=network.caip2,
+        payer=address_to_hex(payer),
+        amount="" if amount_atomic is None else str(amount_atomic),
+        extra=SettleExtra(charged_amount=str(charged_atomic), channel_state=state),
+    )
+
+
+def build_failure(network: Network, reason: str, transaction: bytes = b"") -> SettleResponse:
+    """A payment was refused; the reason is one of the scheme's strings."""
+    return SettleResponse(
+        success=False,
+        transaction=bytes_to_text(transaction) if transaction else "",
+        network=network.caip2,
+        error_reason=reason,
+    )
+
+
+def read_charge(settle: SettleResponse, channel: bytes) -> tuple[int, int]:
+    """What a successful answer says: charged by it, and cumulative.
+
+    Raises:
+        QuoteError: it does not say, or speaks of another channel.
+    """
+    extra = settle.extra
+    if extra is UNSET or extra.channel_state is UNSET or extra.charged_amount is UNSET:
+        raise QuoteError("the answer to a payment must say chargedAmount and channelState")
+    if parse_bytes(extra.channel_state.channel_id) != channel:
+        raise QuoteError(f"expected channel 0x{channel.hex()}, got {extra.channel_state.channel_id}")
+    return parse_amount(extra.charged_amount), parse_amount(extra.channel_state.charged_cumulative_amount)

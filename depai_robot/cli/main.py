@@ -42,8 +42,8 @@ class _LazyGroup(click.Group):
     epilog="A command's own --help teaches it: depai-robot demo --help",
 )
 @click.version_option(__version__, prog_name="depai-robot")
-def cli() -> None:
-    r"""Agent firmware of a robot that keeps itself powered and pays its own way.
+def cli() -> None:  # noqa: D301
+    """Agent firmware of a robot that keeps itself powered and pays its own way.
 
     Its camera finds the charging dock (ONNX), its wallet asks stations for quotes over MQTT, picks one under
     its owner's signed spending policy, opens a USDC payment channel, docks, and pays in small tranches only

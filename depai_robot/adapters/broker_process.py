@@ -1,0 +1,175 @@
+"""A broker on loopback as a process of its own: mosquitto where it is installed, else amqtt (pip only).
+
+For the demo, tests and small sites; a fleet brings its own broker.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from depai_robot.values.error import ConfigError, DeviceAbsentError, DeviceFailedError
+
+Kind = Literal["auto", "mosquitto", "amqtt"]
+START_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 5.0
+PACKET_BYTES_MAX = 128 * 1024
+HOST = "127.0.0.1"
+
+ACL = """\
+# Roles by user name: the robot's or station's id. Signatures alone carry authority; this keeps the topics tidy.
+pattern read depai/v1/+/stations/+/offer
+pattern write depai/v1/+/stations/+/inbox
+pattern write depai/v1/+/robots/+/inbox
+pattern readwrite depai/v1/+/stations/%u/offer
+pattern read depai/v1/+/stations/%u/inbox
+pattern read depai/v1/+/robots/%u/inbox
+"""
+
+
+@dataclass(slots=True)
+class BrokerProcess:
+    """A running broker.
+
+    Attributes:
+        host: loopback.
+        port: TCP.
+        kind: which program it is.
+        process: its process.
+        log: where it writes.
+    """
+
+    host: str
+    port: int
+    kind: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self.process.pid
+
+    def stop(self) -> None:
+        """Ends it in an orderly way, or kills it after a while."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(STOP_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        self.process.kill()
+        self.process.wait(STOP_TIMEOUT_S)
+
+
+def find_mosquitto() -> str | None:
+    """Path of the program, or None. Debian keeps it in /usr/sbin, which is not on every user's PATH."""
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def start_broker(
+    folder: Path, kind: Kind = "auto", *, port: int | None = None, acl: bool = False
+) -> BrokerProcess:
+    """Starts a broker that keeps its store, configuration and log in ``folder``; returns when it accepts.
+
+    Raises:
+        DeviceAbsentError: the program asked for is not installed.
+        DeviceFailedError: it ended, or did not listen in time; the message has the end of its log.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    log = folder / "broker.log"
+    mosquitto = find_mosquitto()
+    if kind == "auto":
+        kind = "mosquitto" if mosquitto else "amqtt"
+    if kind == "mosquitto":
+        if mosquitto is None:
+            raise DeviceAbsentError("mosquitto is not installed: apt-get install mosquitto, or use amqtt")
+        command = [mosquitto, "-c", str(_write_mosquitto_config(folder, port, acl=acl))]
+    else:
+        command = [sys.executable, "-m", "depai_robot.adapters.broker_process", str(port)]
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+    broker = BrokerProcess(HOST, port, kind, process, log)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=0.5):
+            return broker
+        time.sleep(0.02)
+    broker.stop()
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+    raise DeviceFailedError(f"{kind} does not listen at {HOST}:{port}:\n{tail}")
+
+
+def _write_mosquitto_config(folder: Path, port: int, *, acl: bool) -> Path:
+    lines = [
+        f"listener {port} {HOST}",
+        "allow_anonymous true",
+        "set_tcp_nodelay true",
+        f"max_packet_size {PACKET_BYTES_MAX}",
+        "max_inflight_messages 0",
+        "max_queued_messages 10000",
+        "persistence true",
+        f"persistence_location {folder.resolve()}/",
+        "autosave_interval 1",
+        "log_type error",
+        "log_type warning",
+        "log_type notice",
+        # As root mosquitto changes to its own user, which may not write into our folder.
+        *(["user root"] if os.geteuid() == 0 else []),
+    ]
+    if acl:
+        acl_file = folder / "acl"
+        acl_file.write_text(ACL, encoding="utf-8")
+        lines.append(f"acl_file {acl_file.resolve()}")
+    config = folder / "mosquitto.conf"
+    config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return config
+
+
+async def _serve_amqtt(port: int) -> None:
+    try:
+        from amqtt.broker import Broker
+    except ImportError as error:
+        raise ConfigError("amqtt is not installed: pip install 'depai_robot[sim]'") from error
+    broker = Broker(
+        {
+            "listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}},
+            "plugins": {
+                "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True},
+            },
+        }
+    )
+    await broker.start()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+    await broker.shutdown()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    asyncio.run(_serve_amqtt(int(sys.argv[1])))

@@ -400,8 +400,18 @@ class Journal(Protocol):
             JournalError: nothing was appended; sign nothing more.
         """
 
-    def rows(self) -> Iterator[JournalRow]:
-        """Every row in order. Raises JournalError at the first that is torn or damaged."""
+    @property
+    def length(self) -> int:
+        """How many rows there are."""
+
+    def rows(self, after: int = 0) -> Iterator[JournalRow]:
+        """Every row behind row ``after``, in order. Raises JournalError at the first that is torn or damaged."""
+
+    def write_snapshot(self, data: bytes, step_version: int) -> None:
+        """Keeps the state after the last row, to shorten a recovery."""
+
+    def read_snapshot(self, step_version: int) -> tuple[int, bytes] | None:
+        """(number of the row it stands after, state), or None when there is none of this step version."""
 
     def close(self) -> None:
         """Releases the lock."""

@@ -117,7 +117,7 @@ class PahoBroker:
         """See ports.Broker.connect."""
         properties = None
         if self._address.mqtt5:
-            properties = Properties(PacketTypes.CONNECT)
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = SESSION_EXPIRY_S
         where = f"{self._address.host}:{self._address.port}"
         try:

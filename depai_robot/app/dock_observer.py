@@ -1,0 +1,111 @@
+"""One frame through detector, tag, pose, gate and tracker: what the dock detector node runs on each image."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depai_robot.adapters.onnx_detector import CPU, OnnxDetector
+from depai_robot.perception.dock import DockModel, parse_dock
+from depai_robot.perception.frame import Frame
+from depai_robot.perception.gate import Gate
+from depai_robot.perception.manifest import require_dock
+from depai_robot.perception.observation import DockKeypoints, DockObservation
+from depai_robot.perception.pose import UP_IN_LEVEL_CAMERA, estimate_pose
+from depai_robot.perception.region import GreyImage
+from depai_robot.perception.tag import read_tag
+from depai_robot.perception.track import TrackLimits, TrackState, expected_region, step
+from depai_robot.values.error import ConfigError
+from depai_robot.values.geometry import Vector3
+
+
+class DockObserver:
+    """Call it with each frame, from one thread.
+
+    Attributes:
+        tag_id: of the dock that is wanted; docks whose tag reads otherwise are passed over, docks whose tag
+            can't be read are not. None takes any dock.
+        seen_tag_id: what the tag of the last frame's dock read, or None. A hint, never an identity.
+    """
+
+    def __init__(
+        self,
+        detector: OnnxDetector,
+        dock: DockModel,
+        *,
+        gate: Gate,
+        limits: TrackLimits | None = None,
+        up_in_camera: Vector3 = UP_IN_LEVEL_CAMERA,
+    ) -> None:
+        self.tag_id: int | None = None
+        self.seen_tag_id: int | None = None
+        self._detector = detector
+        self._dock = dock
+        self._gate = gate
+        self._limits = limits or TrackLimits()
+        self._up = up_in_camera
+        self._track = TrackState()
+
+    @property
+    def model_sha256(self) -> str:
+        """Of the models in use."""
+        return self._detector.model_sha256
+
+    def __call__(self, frame: Frame) -> tuple[DockKeypoints | None, DockObservation | None]:
+        """Keypoints of the dock in the frame, if any, and its pose, if it is to be published.
+
+        Raises:
+            DeviceFailedError: the inference runtime failed.
+        """
+        keypoints = self._detect(frame)
+        observation = None
+        if keypoints is not None:
+            observation = estimate_pose(
+                keypoints,
+                frame.intrinsics,
+                self._dock,
+                stamp_ns=frame.stamp_ns,
+                gate=self._gate,
+                model_sha256=self._detector.model_sha256,
+                up_in_camera=self._up,
+            )
+        self._track, published = step(self._track, observation, frame.stamp_ns, self._limits)
+        return keypoints, published
+
+    def _detect(self, frame: Frame) -> DockKeypoints | None:
+        """The tracked dock where it is expected; otherwise the best of all that may be the wanted one."""
+        grey = GreyImage.from_rgb(frame.image).levels[0]
+        if self._track.accepted is not None:
+            region = expected_region(self._track.accepted, frame.intrinsics, self._dock)
+            keypoints = self._detector.detect_in(frame, region) if region is not None else None
+            if keypoints is not None and self._wanted(grey, keypoints):
+                return keypoints
+        unread: DockKeypoints | None = None
+        for keypoints in self._detector.detect_all(frame, count_max=1 if self.tag_id is None else 4):
+            if not self._wanted(grey, keypoints):
+                continue
+            if self.tag_id is None or self.seen_tag_id == self.tag_id:
+                return keypoints
+            unread = unread or keypoints
+        self.seen_tag_id = None
+        return unread
+
+    def _wanted(self, grey: NDArray[np.uint8], keypoints: DockKeypoints) -> bool:
+        self.seen_tag_id = read_tag(grey, keypoints)
+        return self.tag_id is None or self.seen_tag_id in (None, self.tag_id)
+
+
+def make_observer(models: Path, dock_file: Path, *, providers: tuple[str, ...] = (CPU,)) -> DockObserver:
+    """An observer from files.
+
+    Raises:
+        ConfigError: a file is missing or damaged, or the models were trained for another dock.
+    """
+    try:
+        text = dock_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{dock_file} can't be read: {error}") from error
+    dock = parse_dock(text)
+    detector = OnnxDetector(models, providers=providers)
+    require_dock(detector.manifest, dock)
+    return DockObserver(detector, dock, gate=detector.manifest.make_gate())

@@ -1,0 +1,168 @@
+"""What ``models/manifest.json`` says of a set of models: decoded strictly, checked, frozen. No file is read here."""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict
+
+import msgspec
+
+from depai_robot.perception.dock import DockModel
+from depai_robot.perception.gate import FEATURES, Gate
+from depai_robot.values.error import ConfigError
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_VERSION = 1
+FINDER_NAME = "finder.onnx"
+KEYPOINTS_NAME = "keypoints.onnx"
+GOLDEN_NAME = "golden.npz"
+MODEL_BYTES_MAX = 64 * 2**20
+
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An input or output of a model.
+
+    Attributes:
+        name: in the graph.
+        shape: static.
+        type: as onnxruntime says it, ``tensor(float)``.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file beside the manifest.
+
+    Attributes:
+        sha256: of its bytes, lower-case hexadecimal.
+        size_bytes: of the file.
+        opset: of a model; 0 for other files.
+        inputs: of a model.
+        outputs: of a model.
+    """
+
+    sha256: str
+    size_bytes: int
+    opset: int = 0
+    inputs: tuple[TensorEntry, ...] = ()
+    outputs: tuple[TensorEntry, ...] = ()
+
+
+class GateEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The gate's fit.
+
+    Attributes:
+        features: names, in the order of the weights.
+        weights: of the logistic.
+        threshold: least probability to publish.
+        tilt_max_rad: largest tilt to publish.
+    """
+
+    features: tuple[str, ...]
+    weights: tuple[float, ...]
+    threshold: float
+    tilt_max_rad: float
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A set of models that belong together.
+
+    Attributes:
+        version: of this form.
+        name: of the set, for people.
+        files: finder, keypoints and golden vector by file name.
+        gate: fitted on these models' answers.
+        golden_tolerance: largest difference from the golden vector's stored outputs.
+        dock_sha256: of the geometry that the models were trained on; see :func:`dock_sha256`.
+        seed: of the training data.
+        command: that made the set.
+    """
+
+    version: int
+    name: str
+    files: dict[str, FileEntry]
+    gate: GateEntry
+    golden_tolerance: float
+    dock_sha256: str
+    seed: int
+    command: str
+
+    def make_gate(self) -> Gate:
+        """The gate as perception uses it."""
+        return Gate(self.gate.weights, self.gate.threshold, self.gate.tilt_max_rad)
+
+
+def dock_sha256(dock: DockModel) -> str:
+    """Hash of a dock's geometry; comments and layout of its file don't count."""
+    return hashlib.sha256(json.dumps(asdict(dock), sort_keys=True).encode()).hexdigest()
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Decodes a manifest.
+
+    Raises:
+        ConfigError: it is not JSON of this form; the message names the field.
+    """
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{MANIFEST_NAME}: {error}") from error
+    if manifest.version != MANIFEST_VERSION:
+        raise ConfigError(f"{MANIFEST_NAME}: version must be {MANIFEST_VERSION}, got {manifest.version}")
+    expected = {FINDER_NAME, KEYPOINTS_NAME, GOLDEN_NAME}
+    if set(manifest.files) != expected:
+        raise ConfigError(f"{MANIFEST_NAME}: files must be {sorted(expected)}, got {sorted(manifest.files)}")
+    for name, entry in manifest.files.items():
+        if _SHA256.match(entry.sha256) is None:
+            raise ConfigError(
+                f"{MANIFEST_NAME}: sha256 of {name} must be 64 lower-case hexadecimal digits, "
+                f"got {entry.sha256!r}"
+            )
+        if not 0 < entry.size_bytes <= MODEL_BYTES_MAX:
+            raise ConfigError(
+                f"{MANIFEST_NAME}: size_bytes of {name} must be in 1..{MODEL_BYTES_MAX}, "
+                f"got {entry.size_bytes}"
+            )
+    if manifest.gate.features != FEATURES:
+        raise ConfigError(
+            f"{MANIFEST_NAME}: gate.features must be {list(FEATURES)}, got {list(manifest.gate.features)}"
+        )
+    if not 0 < manifest.golden_tolerance < 1:
+        raise ConfigError(
+            f"{MANIFEST_NAME}: golden_tolerance must be in (0, 1), got {manifest.golden_tolerance}"
+        )
+    manifest.make_gate()
+    return manifest
+
+
+def require_file(name: str, entry: FileEntry, data: bytes) -> None:
+    """The bytes are the ones that the manifest means.
+
+    Raises:
+        ConfigError: their hash is another; the message has both.
+    """
+    seen = hashlib.sha256(data).hexdigest()
+    if seen != entry.sha256:
+        raise ConfigError(
+            f"{name}: sha256 is {seen} ({len(data)} bytes), {MANIFEST_NAME} expects {entry.sha256} "
+            f"({entry.size_bytes} bytes); the file is damaged or not of this set"
+        )
+
+
+def require_dock(manifest: Manifest, dock: DockModel) -> None:
+    """The dock is the one that the models know: a pose from another geometry is wrong without a sign of it.
+
+    Raises:
+        ConfigError: it is another.
+    """
+    seen = dock_sha256(dock)
+    if seen != manifest.dock_sha256:
+        raise ConfigError(
+            f"dock.yaml: its geometry has hash {seen[:16]}..., the models {manifest.name} were trained for "
+            f"{manifest.dock_sha256[:16]}...; train anew or use the dock.yaml that came with them"
+        )

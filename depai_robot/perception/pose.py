@@ -1,0 +1,305 @@
+"""From keypoints to the dock's pose with its covariance, or nothing when it can't be trusted.
+
+SQPnP on the best keypoints gives a start; a Levenberg-Marquardt fit of all, weighted by the network's own
+sigmas and made robust by Huber's weights, gives the pose. Lens distortion is taken out of the points first.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depai_robot.perception.dock import DockModel
+from depai_robot.perception.frame import CameraIntrinsics
+from depai_robot.perception.gate import YAW_TOLERANCE_RAD, Evidence, Gate, position_tolerance_m
+from depai_robot.perception.observation import KEYPOINT_COUNT, DockKeypoints, DockObservation
+from depai_robot.values.error import BugError
+from depai_robot.values.geometry import Pose3, Vector3
+
+Array = NDArray[np.float64]
+
+UP_IN_LEVEL_CAMERA: Vector3 = (0.0, -1.0, 0.0)
+"""Upwards in the optical frame of a camera that looks horizontally."""
+
+_VISIBILITY_MIN = 0.3
+_USED_MIN = 5
+_START_COUNT = 8
+_RANGE_MIN_M, _RANGE_MAX_M = 0.1, 12.0
+_DEPTH_MIN_M = 0.02
+_HUBER_SIGMAS = 1.5
+_ITERATIONS_MAX = 15
+_STEP_MIN = 1e-7
+_SUSPICIOUS_RESIDUAL = 2.0
+_ROUND_TRIP_MAX_PX = 0.05
+_UNDISTORT_STEPS = 25
+_RAY_MAX = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoseSolution:
+    """A pose and how well it fits, before any judgement.
+
+    Attributes:
+        rotation: (3, 3) float64, dock to camera.
+        position_m: (3,) float64 of the dock's origin in the camera's optical frame.
+        covariance: (6, 6) float64 of position in m and rotation vector about the optical axes in rad.
+        evidence: for the gate.
+        cost: robust sum of squared residuals, in sigmas.
+    """
+
+    rotation: Array
+    position_m: Array
+    covariance: Array
+    evidence: Evidence
+    cost: float
+
+
+def estimate_pose(
+    keypoints: DockKeypoints,
+    intrinsics: CameraIntrinsics,
+    dock: DockModel,
+    *,
+    stamp_ns: int,
+    gate: Gate,
+    model_sha256: str,
+    up_in_camera: Vector3 = UP_IN_LEVEL_CAMERA,
+) -> DockObservation | None:
+    """The dock's pose from one image's keypoints, or None when it is not good enough to publish.
+
+    Args:
+        keypoints: of this image.
+        intrinsics: of the lens that made the image.
+        dock: geometry.
+        stamp_ns: of the image; passed on.
+        gate: decides.
+        model_sha256: of the models that made the keypoints; passed on.
+        up_in_camera: unit vector upwards in the optical frame, from the camera's mounting.
+    """
+    solution = solve_pose(keypoints, intrinsics, dock, up_in_camera=up_in_camera)
+    if solution is None:
+        return None
+    confidence = gate.probability(solution.evidence)
+    if confidence < gate.threshold:
+        return None
+    x, y, z = (float(v) for v in solution.position_m)
+    return DockObservation(
+        stamp_ns=stamp_ns,
+        dock_in_camera=Pose3.from_matrix(solution.rotation, (x, y, z)),
+        covariance=solution.covariance,
+        confidence=confidence,
+        model_sha256=model_sha256,
+    )
+
+
+def solve_pose(
+    keypoints: DockKeypoints,
+    intrinsics: CameraIntrinsics,
+    dock: DockModel,
+    *,
+    up_in_camera: Vector3 = UP_IN_LEVEL_CAMERA,
+) -> PoseSolution | None:
+    """The pose that fits the visible keypoints best; None when there are too few or none fits at all.
+
+    Raises:
+        BugError: the keypoints' arrays have wrong shapes.
+    """
+    shapes = (keypoints.points_px.shape, keypoints.sigma_px.shape, keypoints.visibility.shape)
+    if shapes != ((KEYPOINT_COUNT, 2), (KEYPOINT_COUNT,), (KEYPOINT_COUNT,)):
+        raise BugError(f"keypoints have shapes (12, 2), (12,), (12,), got {shapes}")
+    rays, straight = _undistort(keypoints.points_px, intrinsics)
+    with np.errstate(invalid="ignore"):
+        used = straight & (keypoints.visibility >= _VISIBILITY_MIN) & (keypoints.sigma_px > 0)
+        used &= np.isfinite(keypoints.sigma_px)
+    if int(used.sum()) < _USED_MIN:
+        return None
+    focal_px = math.sqrt(intrinsics.fx_px * intrinsics.fy_px)
+    points_m, rays = dock.points_m()[used], rays[used]
+    sigma = keypoints.sigma_px[used] / focal_px
+    best: _Fit | None = None
+    for rotation, position_m in _starts(points_m, rays, sigma):
+        fit = _refine(rotation, position_m, points_m, rays, sigma)
+        if fit is not None and (best is None or fit.cost < best.cost):
+            best = fit
+        if best is not None and best.residual_median < _SUSPICIOUS_RESIDUAL and np.ptp(points_m[:, 0]) > 0:
+            break
+    if best is None:
+        return None
+    return _judge(best, keypoints, used, intrinsics=intrinsics, dock=dock, up_in_camera=up_in_camera)
+
+
+def _undistort(points_px: Array, intrinsics: CameraIntrinsics) -> tuple[Array, NDArray[np.bool_]]:
+    """(12, 2) normalised image coordinates, and which of them the lens model maps back to where they were.
+
+    Far outside of the image a distortion polynomial folds over; such points are worth nothing.
+    """
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(points_px).all(axis=1))
+    filled = np.where(finite[:, None], points_px, 0.0)
+    focal = np.array([intrinsics.fx_px, intrinsics.fy_px])
+    rays = (filled - np.array([intrinsics.cx_px, intrinsics.cy_px])) / focal
+    if not any(intrinsics.distortion):
+        return rays, finite
+    matrix, lens = intrinsics.matrix(), np.array(intrinsics.distortion)
+    error_px = np.full_like(filled, np.inf)
+    for _ in range(_UNDISTORT_STEPS):
+        solid = np.concatenate([rays, np.ones((len(rays), 1))], axis=1)
+        back = cv2.projectPoints(solid, np.zeros(3), np.zeros(3), matrix, lens)[0]
+        error_px = filled - np.asarray(back, dtype=np.float64)[:, 0]
+        rays = np.clip(rays + error_px / focal, -_RAY_MAX, _RAY_MAX)
+    with np.errstate(invalid="ignore"):
+        straight = np.asarray(np.abs(error_px).max(axis=1) < _ROUND_TRIP_MAX_PX)
+    return rays, finite & straight
+
+
+def _starts(points_m: Array, rays: Array, sigma: Array) -> list[tuple[Array, Array]]:
+    """Poses to begin with: SQPnP on the best keypoints, and its mirror image about the line of sight.
+
+    Source: G. Terzakis, M. Lourakis, "A Consistently Fast and Globally Optimal Solution to the
+    Perspective-n-Point Problem", ECCV 2020.
+    """
+    best = np.argsort(sigma, kind="stable")[:_START_COUNT]
+    if np.linalg.matrix_rank(points_m[best] - points_m[best].mean(axis=0), tol=1e-6) < 2:
+        return []
+    try:
+        found, turn, position = cv2.solvePnP(
+            points_m[best], rays[best][:, None], np.eye(3), None, flags=cv2.SOLVEPNP_SQPNP
+        )
+    except cv2.error:
+        return []
+    if not found or not np.isfinite(turn).all() or not np.isfinite(position).all():
+        return []
+    rotation = np.asarray(cv2.Rodrigues(turn)[0], dtype=np.float64)
+    position_m = np.asarray(position, dtype=np.float64)[:, 0]
+    # A far plane looks nearly the same when its normal is mirrored about the line of sight.
+    sight = position_m / max(float(np.linalg.norm(position_m)), 1e-9)
+    half_turn = 2 * np.outer(sight, sight) - np.eye(3)
+    mirrored = half_turn @ rotation @ np.diag([1.0, -1.0, -1.0])
+    return [(rotation, position_m), (mirrored, position_m)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    rotation: Array
+    position_m: Array
+    information: Array
+    cost: float
+    residual_median: float
+
+
+def _residuals(turned: Array, position_m: Array, rays: Array, sigma: Array) -> tuple[Array, Array] | None:
+    """(N, 2) differences in sigmas and (N, 3) points in the camera; None when one is behind it."""
+    seen = turned + position_m
+    if not (seen[:, 2] > _DEPTH_MIN_M).all():
+        return None
+    return (seen[:, :2] / seen[:, 2:] - rays) / sigma[:, None], seen
+
+
+def _weights_and_cost(residuals: Array) -> tuple[Array, float]:
+    """Huber's weights per point, and the robust cost.
+
+    Source: P. J. Huber, "Robust Estimation of a Location Parameter", 1964.
+    """
+    size = np.sqrt((residuals**2).sum(axis=1))
+    outside = size > _HUBER_SIGMAS
+    weights = np.where(outside, _HUBER_SIGMAS / np.maximum(size, 1e-12), 1.0)
+    cost = np.where(outside, _HUBER_SIGMAS * (2 * size - _HUBER_SIGMAS), size**2).sum()
+    return weights, float(cost)
+
+
+def _refine(rotation: Array, position_m: Array, points_m: Array, rays: Array, sigma: Array) -> _Fit | None:
+    """Levenberg-Marquardt over position and a small rotation applied from the left."""
+    turned = points_m @ rotation.T
+    state = _residuals(turned, position_m, rays, sigma)
+    if state is None:
+        return None
+    residuals, seen = state
+    weights, cost = _weights_and_cost(residuals)
+    damping = 1e-3
+    information = np.zeros((6, 6))
+    for _ in range(_ITERATIONS_MAX):
+        information, gradient = _normal_equations(turned, seen, residuals, weights, sigma)
+        damped = information + damping * np.diag(np.diag(information) + 1e-12)
+        try:
+            step = -np.linalg.solve(damped, gradient)
+        except np.linalg.LinAlgError:
+            return None
+        turn = np.asarray(cv2.Rodrigues(step[3:])[0], dtype=np.float64)
+        trial = _residuals(points_m @ (turn @ rotation).T, position_m + step[:3], rays, sigma)
+        trial_weights, trial_cost = _weights_and_cost(trial[0]) if trial else (weights, math.inf)
+        if trial is None or not trial_cost < cost:
+            damping *= 8.0
+            if damping > 1e8:
+                break
+            continue
+        rotation, position_m = turn @ rotation, position_m + step[:3]
+        turned = points_m @ rotation.T
+        done = cost - trial_cost < 1e-9 * cost or float(np.abs(step).max()) < _STEP_MIN
+        (residuals, seen), weights, cost = trial, trial_weights, trial_cost
+        damping = max(damping / 8.0, 1e-9)
+        if done:
+            break
+    information, _ = _normal_equations(turned, seen, residuals, weights, sigma)
+    median = float(np.median(np.sqrt((residuals**2).sum(axis=1))))
+    return _Fit(rotation, position_m, information, cost, median)
+
+
+def _normal_equations(
+    turned: Array, seen: Array, residuals: Array, weights: Array, sigma: Array
+) -> tuple[Array, Array]:
+    """(6, 6) and (6,): J' W J and J' W r; the derivative of exp(w) R p by w is -[R p]x."""
+    count = len(seen)
+    inverse_z = 1.0 / seen[:, 2]
+    projection = np.zeros((count, 2, 3))
+    projection[:, 0, 0] = projection[:, 1, 1] = inverse_z
+    projection[:, 0, 2] = -seen[:, 0] * inverse_z**2
+    projection[:, 1, 2] = -seen[:, 1] * inverse_z**2
+    motion = np.zeros((count, 3, 6))
+    motion[:, 0, 0] = motion[:, 1, 1] = motion[:, 2, 2] = 1.0
+    x, y, z = turned.T
+    motion[:, 0, 4], motion[:, 0, 5] = z, -y
+    motion[:, 1, 3], motion[:, 1, 5] = -z, x
+    motion[:, 2, 3], motion[:, 2, 4] = y, -x
+    jacobian = (projection @ motion) / sigma[:, None, None]
+    rows = jacobian.reshape(-1, 6)
+    weighted = rows * np.repeat(weights, 2)[:, None]
+    return rows.T @ weighted, weighted.T @ residuals.reshape(-1)
+
+
+def _judge(
+    fit: _Fit,
+    keypoints: DockKeypoints,
+    used: NDArray[np.bool_],
+    *,
+    intrinsics: CameraIntrinsics,
+    dock: DockModel,
+    up_in_camera: Vector3,
+) -> PoseSolution | None:
+    """Covariance and evidence of a fit; None when it lies where no dock can be seen."""
+    range_m = float(np.linalg.norm(fit.position_m))
+    if not _RANGE_MIN_M < range_m < _RANGE_MAX_M:
+        return None
+    if float(fit.rotation[:, 0] @ fit.position_m) <= 0:
+        return None  # the panel's back
+    try:
+        covariance = np.linalg.inv(fit.information)
+    except np.linalg.LinAlgError:
+        return None
+    freedom = max(2 * int(used.sum()) - 6, 1)
+    covariance = (covariance + covariance.T) / 2 * max(1.0, fit.cost / freedom)
+    variances = np.diag(covariance)
+    if not np.isfinite(covariance).all() or (variances <= 0).any():
+        return None
+    upward = fit.rotation[:, 2]
+    size_px = intrinsics.fx_px * dock.panel.width_m / float(fit.position_m[2])
+    yaw_sigma_rad = math.sqrt(max(float(upward @ covariance[3:, 3:] @ upward), 0.0))
+    evidence = Evidence(
+        score=keypoints.score,
+        residual_median=fit.residual_median,
+        keypoint_sigma_share=float(keypoints.sigma_px[used].mean()) / max(size_px, 1.0),
+        position_sigma_share=math.sqrt(float(variances[:3].sum())) / position_tolerance_m(range_m),
+        yaw_sigma_share=yaw_sigma_rad / YAW_TOLERANCE_RAD,
+        used_share=float(used.sum()) / KEYPOINT_COUNT,
+        tilt_rad=math.acos(min(max(float(upward @ np.array(up_in_camera)), -1.0), 1.0)),
+    )
+    return PoseSolution(fit.rotation, fit.position_m, covariance, evidence, fit.cost)

@@ -1,0 +1,139 @@
+"""Where in an image the dock is looked for, and the pixels that the networks are given of it.
+
+Training and inference call these same functions, so a model sees on the robot what it was trained on.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depai_robot.values.error import BugError
+
+FINDER_WIDTH_PX = 320
+FINDER_HEIGHT_PX = 240
+FINDER_STRIDE_PX = 8
+CROP_PX = 128
+REGION_MARGIN = 1.3
+"""Side of a region over the longer side of the dock in it."""
+
+REGION_SIDE_MIN_PX = 24.0
+_PAD_GREY = 127
+_DEVIATION_MIN = 4.0
+"""Grey levels; a flat crop is not blown up into noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A square of an image, upright; may reach over its edges.
+
+    Attributes:
+        x_px: of the centre, pixel centres at integers.
+        y_px: of the centre.
+        side_px: > 0.
+    """
+
+    x_px: float
+    y_px: float
+    side_px: float
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(v) for v in (self.x_px, self.y_px, self.side_px)) or self.side_px <= 0:
+            raise BugError(f"a region is finite with a positive side, got {self}")
+
+    def to_image(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N, 2) crop pixels to image pixels."""
+        corner = np.array([self.x_px, self.y_px]) - self.side_px / 2 + 0.5
+        return (points + 0.5) * (self.side_px / CROP_PX) + corner - 0.5
+
+    def to_crop(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N, 2) image pixels to crop pixels."""
+        corner = np.array([self.x_px, self.y_px]) - self.side_px / 2 + 0.5
+        return (points + 0.5 - corner) * (CROP_PX / self.side_px) - 0.5
+
+
+def region_of(points_px: NDArray[np.float64]) -> Region:
+    """The region that a dock with these (N, 2) image points is looked at in."""
+    low, high = points_px.min(axis=0), points_px.max(axis=0)
+    centre = (low + high) / 2
+    side_px = max(REGION_MARGIN * float((high - low).max()), REGION_SIDE_MIN_PX)
+    return Region(float(centre[0]), float(centre[1]), side_px)
+
+
+@dataclass(frozen=True, slots=True)
+class GreyImage:
+    """A frame in grey at full, half and quarter size, so that a crop is never thinned out by more than two.
+
+    Attributes:
+        levels: three (H, W) uint8 images.
+    """
+
+    levels: tuple[NDArray[np.uint8], ...]
+
+    @staticmethod
+    def from_rgb(image: NDArray[np.uint8]) -> "GreyImage":
+        """Of an (H, W, 3) uint8 RGB image."""
+        return GreyImage.from_grey(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8))
+
+    @staticmethod
+    def from_grey(grey: NDArray[np.uint8]) -> "GreyImage":
+        """Of an (H, W) uint8 image."""
+        height, width = grey.shape
+        half = cv2.resize(grey, (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA)
+        quarter = cv2.resize(half, (max(1, width // 4), max(1, height // 4)), interpolation=cv2.INTER_AREA)
+        return GreyImage((grey, np.asarray(half, dtype=np.uint8), np.asarray(quarter, dtype=np.uint8)))
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(width, height) of the full image."""
+        height, width = self.levels[0].shape
+        return width, height
+
+
+def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(H, W) uint8 to (1, 1, H, W) float32 of mean 0 and deviation 1."""
+    values = pixels.astype(np.float32)
+    mean, deviation = float(values.mean()), float(values.std())
+    values -= np.float32(mean)
+    values *= np.float32(1.0 / max(deviation, _DEVIATION_MIN))
+    return values[None, None]
+
+
+def finder_scale(size_px: tuple[int, int]) -> float:
+    """Finder pixels per image pixel for an image of (width, height)."""
+    return min(FINDER_WIDTH_PX / size_px[0], FINDER_HEIGHT_PX / size_px[1])
+
+
+def finder_pixels(grey: GreyImage) -> NDArray[np.uint8]:
+    """(240, 320) uint8: the whole image, aspect kept, padded at the right and below."""
+    scale = finder_scale(grey.size_px)
+    if scale == 0.5 and grey.levels[1].shape == (FINDER_HEIGHT_PX, FINDER_WIDTH_PX):
+        return grey.levels[1]
+    width, height = (max(1, round(v * scale)) for v in grey.size_px)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    padded = np.full((FINDER_HEIGHT_PX, FINDER_WIDTH_PX), _PAD_GREY, np.uint8)
+    padded[:height, :width] = cv2.resize(grey.levels[0], (width, height), interpolation=interpolation)
+    return padded
+
+
+def crop_pixels(grey: GreyImage, region: Region) -> NDArray[np.uint8]:
+    """(128, 128) uint8 of a region; what lies outside of the image is grey."""
+    zoom = region.side_px / CROP_PX
+    level = min(max(math.floor(math.log2(zoom) + 1e-9), 0), len(grey.levels) - 1)
+    shrink = 2.0**level
+    # Crop pixel c lies at image pixel a + zoom c; the same point at this level is (p + 0.5) / shrink - 0.5.
+    step = zoom / shrink
+    origin = region.to_image(np.zeros((1, 2)))[0]
+    offset = (origin + 0.5) / shrink - 0.5
+    matrix = np.array([[step, 0.0, offset[0]], [0.0, step, offset[1]]])
+    crop = cv2.warpAffine(
+        grey.levels[level],
+        matrix,
+        (CROP_PX, CROP_PX),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=_PAD_GREY,
+    )
+    return np.asarray(crop, dtype=np.uint8)

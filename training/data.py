@@ -1,0 +1,135 @@
+"""Turns drawn frames into what the networks learn from: arrays in memory, a function of seed and count."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depai_robot.perception.region import (
+    CROP_PX,
+    FINDER_STRIDE_PX,
+    GreyImage,
+    Region,
+    crop_pixels,
+    finder_pixels,
+    region_of,
+)
+from training.scene import HEIGHT_PX, WIDTH_PX, DockTruth, Painter
+
+CROPS_PER_FRAME = 2
+
+
+@dataclass
+class FinderData:
+    """(N, 240, 320) uint8; boxes (N, 2, 5): present, centre x, y, width, height in finder pixels."""
+
+    images: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+
+
+@dataclass
+class CropData:
+    """(M, 128, 128) uint8; (M, 12, 4): x, y in crop pixels, location counts, visible; (M,) presence."""
+
+    images: NDArray[np.uint8]
+    points: NDArray[np.float32]
+    presence: NDArray[np.float32]
+
+
+def shaken(region: Region, rng: np.random.Generator) -> Region:
+    """A region as a finder, or an earlier look, may err."""
+    side = region.side_px * np.exp(rng.normal(0, 0.16))
+    x, y = np.array([region.x_px, region.y_px]) + rng.normal(0, 0.06, 2) * region.side_px
+    return Region(float(x), float(y), float(max(side, 16)))
+
+
+def inside(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return (points > -0.5).all(axis=1) & (points < [WIDTH_PX - 0.5, HEIGHT_PX - 0.5]).all(axis=1)
+
+
+def look_at(truth: DockTruth, rng: np.random.Generator) -> Region:
+    """Where a crop of this dock is taken: its box in the image, or its visible keypoints."""
+    seen = truth.points_px[inside(truth.points_px)]
+    if rng.random() < 0.5 or len(seen) < 4:
+        seen = np.array(truth.box_px).reshape(2, 2)
+    return shaken(region_of(seen), rng)
+
+
+def make(seed: int, split: str, count: int, first: int = 0) -> tuple[FinderData, CropData]:
+    painter = Painter(seed, split)
+    finder = FinderData(np.zeros((count, 240, 320), np.uint8), np.zeros((count, 2, 5), np.float32))
+    crops = CropData(
+        np.zeros((count * CROPS_PER_FRAME, CROP_PX, CROP_PX), np.uint8),
+        np.zeros((count * CROPS_PER_FRAME, 12, 4), np.float32),
+        np.zeros(count * CROPS_PER_FRAME, np.float32),
+    )
+    start = time.monotonic()
+    for i in range(count):
+        sample = painter.sample(first + i)
+        rng = np.random.default_rng([seed, *split.encode(), 3, first + i])
+        grey = GreyImage.from_grey(sample.image)
+        finder.images[i] = finder_pixels(grey)
+        for k, truth in enumerate(sample.docks):
+            left, top, right, bottom = ((v + 0.5) / 2 - 0.5 for v in truth.box_px)
+            finder.boxes[i, k] = (1, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
+        for j in range(CROPS_PER_FRAME):
+            row = i * CROPS_PER_FRAME + j
+            if sample.docks and (j == 0 or rng.random() < 0.7):
+                truth = sample.docks[0]
+                region = look_at(truth, rng)
+                points = region.to_crop(truth.points_px)
+                counted = (points > 0).all(axis=1) & (points < CROP_PX - 1).all(axis=1)
+                crops.points[row, :, :2] = points
+                crops.points[row, :, 2] = counted
+                crops.points[row, :, 3] = counted & truth.visible
+                crops.presence[row] = 1
+            else:
+                region = _elsewhere(sample.docks, rng)
+            crops.images[row] = crop_pixels(grey, region)
+        if i % 2000 == 1999:
+            print(
+                f"  {split}: {i + 1} of {count} frames, {(time.monotonic() - start) / (i + 1) * 1e3:.1f} ms each",
+                flush=True,
+            )
+    return finder, crops
+
+
+def _elsewhere(docks: tuple[DockTruth, ...], rng: np.random.Generator) -> Region:
+    """A region without a dock in it (at most a corner of one)."""
+    for _ in range(20):
+        side = float(np.exp(rng.uniform(np.log(30), np.log(400))))
+        x, y = rng.uniform((0, 0), (WIDTH_PX, HEIGHT_PX))
+        boxes = [d.box_px for d in docks]
+        if all(
+            x + side / 2 < b[0] + 0.15 * (b[2] - b[0])
+            or x - side / 2 > b[2] - 0.15 * (b[2] - b[0])
+            or y + side / 2 < b[1]
+            or y - side / 2 > b[3]
+            for b in boxes
+        ):
+            return Region(float(x), float(y), side)
+    return Region(-400.0, -400.0, 100.0)
+
+
+def finder_targets(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(B, 2, 5) boxes to (B, 6, 30, 40): heat, dx, dy, log width, log height, and where the last four count."""
+    target = np.zeros((len(boxes), 6, 30, 40), np.float32)
+    rows, columns = np.mgrid[:30, :40].astype(np.float32)
+    for i, pair in enumerate(boxes):
+        for present, x, y, width, height in pair:
+            if not present:
+                continue
+            cx, cy = (x + 0.5) / FINDER_STRIDE_PX - 0.5, (y + 0.5) / FINDER_STRIDE_PX - 0.5
+            sigma = max(0.7, 0.08 * max(width, height) / FINDER_STRIDE_PX)
+            heat = np.exp(-((columns - cx) ** 2 + (rows - cy) ** 2) / (2 * sigma**2))
+            centre = (int(np.clip(round(float(cy)), 0, 29)), int(np.clip(round(float(cx)), 0, 39)))
+            heat[centre] = 1.0
+            target[i, 0] = np.maximum(target[i, 0], heat)
+            near = (np.abs(columns - cx) <= 1.5) & (np.abs(rows - cy) <= 1.5)
+            target[i, 1][near] = (cx - columns)[near]
+            target[i, 2][near] = (cy - rows)[near]
+            target[i, 3][near] = np.log(max(float(width), 2.0))
+            target[i, 4][near] = np.log(max(float(height), 2.0))
+            target[i, 5][near] = 1
+    return target

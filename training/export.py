@@ -1,0 +1,152 @@
+"""From trained weights to ``models/``: ONNX files, the gate's fit, golden vector, manifest."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from depai_robot.adapters.onnx_detector import OPSET, OnnxDetector
+from depai_robot.perception.gate import FEATURES
+from depai_robot.perception.manifest import (
+    FINDER_NAME,
+    GOLDEN_NAME,
+    KEYPOINTS_NAME,
+    MANIFEST_NAME,
+    MANIFEST_VERSION,
+    dock_sha256,
+)
+from depai_robot.perception.network import FINDER_SHAPE, KEYPOINTS_SHAPE, PRESENCE_SHAPE
+from depai_robot.perception.pose import solve_pose
+from depai_robot.perception.region import GreyImage, crop_pixels, finder_pixels, normalise, region_of
+from training.evaluate import frame_of, usable
+from training.network import Finder, Keypoints
+from training.scene import Painter, Request, load_dock
+from training.train import RUNS
+
+GOLDEN_TOLERANCE = 2e-3
+CALIBRATION_FRAMES = 2400
+THRESHOLD = 0.9
+TILT_MAX_RAD = 0.35
+RIDGE = 1e-2
+
+SIGNATURES = {
+    FINDER_NAME: ((1, 1, 240, 320), {"maps": FINDER_SHAPE}),
+    KEYPOINTS_NAME: ((1, 1, 128, 128), {"keypoints": KEYPOINTS_SHAPE, "presence": PRESENCE_SHAPE}),
+}
+
+
+def to_onnx(net: nn.Module, name: str, path: Path) -> None:
+    shape, outputs = SIGNATURES[name]
+    net.eval()
+    torch.onnx.export(
+        net,
+        (torch.zeros(shape),),
+        str(path),
+        input_names=["image"],
+        output_names=list(outputs),
+        opset_version=OPSET,
+        dynamo=False,
+    )
+
+
+def golden(nets: dict[str, nn.Module], seed: int) -> bytes:
+    """A frame of its own through the torch networks: what every machine must compute again."""
+    sample = Painter(seed, "golden").sample(0, Request("clean", 1.5))
+    grey = GreyImage.from_grey(sample.image)
+    finder_image = finder_pixels(grey)
+    keypoints_image = crop_pixels(grey, region_of(sample.docks[0].points_px))
+    with torch.inference_mode():
+        maps = nets[FINDER_NAME](torch.from_numpy(normalise(finder_image)))
+        keypoints, presence = nets[KEYPOINTS_NAME](torch.from_numpy(normalise(keypoints_image)))
+    store = io.BytesIO()
+    np.savez_compressed(
+        store,
+        finder_image=finder_image,
+        keypoints_image=keypoints_image,
+        maps=maps.numpy(),
+        keypoints=keypoints.numpy(),
+        presence=presence.numpy(),
+    )
+    return store.getvalue()
+
+
+def entry(path: Path) -> dict[str, object]:
+    data = path.read_bytes()
+    found: dict[str, object] = {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+    if path.name in SIGNATURES:
+        shape, outputs = SIGNATURES[path.name]
+        found["opset"] = OPSET
+        found["inputs"] = [{"name": "image", "shape": shape, "type": "tensor(float)"}]
+        found["outputs"] = [{"name": n, "shape": s, "type": "tensor(float)"} for n, s in outputs.items()]
+    return found
+
+
+def write_manifest(models: Path, seed: int, command: str, weights: tuple[float, ...]) -> None:
+    manifest = {
+        "version": MANIFEST_VERSION,
+        "name": "dock-1",
+        "files": {name: entry(models / name) for name in (FINDER_NAME, KEYPOINTS_NAME, GOLDEN_NAME)},
+        "gate": {
+            "features": FEATURES,
+            "weights": weights,
+            "threshold": THRESHOLD,
+            "tilt_max_rad": TILT_MAX_RAD,
+        },
+        "golden_tolerance": GOLDEN_TOLERANCE,
+        "dock_sha256": dock_sha256(load_dock()),
+        "seed": seed,
+        "command": command,
+    }
+    (models / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def fit_gate(models: Path, seed: int, count: int = CALIBRATION_FRAMES) -> tuple[float, ...]:
+    """Logistic regression of "usable" on the evidence, over frames of the calibration split."""
+    detector, painter, dock = OnnxDetector(models), Painter(seed, "calibrate"), load_dock()
+    rows, labels = [], []
+    for index in range(count):
+        sample = painter.sample(index, Request(negative=index % 3 == 0))
+        frame = frame_of(sample)
+        for keypoints in detector.detect_all(frame):
+            solution = solve_pose(keypoints, frame.intrinsics, dock)
+            if solution is None or solution.evidence.tilt_rad > TILT_MAX_RAD:
+                continue
+            rows.append(solution.evidence.features())
+            labels.append(any(usable(solution, truth) for truth in sample.docks))
+    features, targets = np.array(rows), np.array(labels, float)
+    print(f"  gate: {len(targets)} poses, {int(targets.sum())} usable")
+    # Newton's method on standardised features, then back to plain ones.
+    mean, deviation = features[:, 1:].mean(axis=0), features[:, 1:].std(axis=0) + 1e-9
+    scaled = np.column_stack([np.ones(len(features)), (features[:, 1:] - mean) / deviation])
+    weights = np.zeros(scaled.shape[1])
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(scaled @ weights, -30, 30)))
+        gradient = scaled.T @ (p - targets) + RIDGE * len(targets) * 0.01 * weights
+        curvature = (scaled * (p * (1 - p))[:, None]).T @ scaled + RIDGE * len(targets) * 0.01 * np.eye(
+            len(weights)
+        )
+        change = np.linalg.solve(curvature, gradient)
+        weights -= change
+        if np.abs(change).max() < 1e-8:
+            break
+    plain = weights[1:] / deviation
+    return tuple(round(float(w), 6) for w in (weights[0] - plain @ mean, *plain))
+
+
+def export(models: Path, seed: int, command: str) -> None:
+    models.mkdir(exist_ok=True)
+    nets = {FINDER_NAME: Finder(), KEYPOINTS_NAME: Keypoints()}
+    for name, net in nets.items():
+        state = torch.load(RUNS / f"{Path(name).stem}.pt", weights_only=True)
+        net.load_state_dict(state)
+        to_onnx(net, name, models / name)
+    (models / GOLDEN_NAME).write_bytes(golden(nets, seed))
+    # The detector loads nothing without a gate; this one lets nothing through until the fit is done.
+    write_manifest(models, seed, command, (-20.0, *[0.0] * (len(FEATURES) - 1)))
+    write_manifest(models, seed, command, fit_gate(models, seed))
+    for path in sorted(models.glob("*")):
+        print(f"  {path.name}: {path.stat().st_size} bytes")

@@ -1,0 +1,454 @@
+"""Draws seeded frames of a dock in a made-up room, with the truth that goes with them.
+
+Frame i of a split is a function of (seed, split, i) alone. Surfaces are textured rectangles warped by their
+homographies, drawn from far to near; light, lens and sensor follow in that order. Conventions are those of
+``depai_robot.perception``: optical frame, pixel centres at integers.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depai_robot.perception.dock import DockModel, parse_dock
+from training.backdrop import Backdrop, draw_pattern
+from training.textures import ROOT, TAG_IDS
+
+WIDTH_PX, HEIGHT_PX = 640, 480
+FOCAL_PX = 465.0
+CONDITIONS = ("clean", "blur8", "blur16", "low_light", "occluded", "noise", "combined")
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Pinhole without distortion; the principal point is the image's centre."""
+
+    focal_px: float = FOCAL_PX
+
+    def matrix(self) -> Array:
+        return np.array(
+            [
+                [self.focal_px, 0, (WIDTH_PX - 1) / 2],
+                [0, self.focal_px, (HEIGHT_PX - 1) / 2],
+                [0, 0, 1.0],
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class DockTruth:
+    """A dock in a frame.
+
+    Attributes:
+        rotation: (3, 3), dock to camera.
+        position_m: (3,) of the dock's origin in the camera's optical frame.
+        points_px: (12, 2) of the keypoints, seen or not.
+        visible: (12,) bool, in the image and not covered.
+        box_px: left, top, right, bottom of what is in the image.
+    """
+
+    rotation: Array
+    position_m: Array
+    points_px: Array
+    visible: NDArray[np.bool_]
+    box_px: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A frame: (480, 640) uint8 grey, its camera, and its docks (none in a negative)."""
+
+    image: NDArray[np.uint8]
+    camera: Camera
+    docks: tuple[DockTruth, ...]
+    condition: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a frame shall show; None leaves it to chance."""
+
+    condition: str | None = None
+    range_m: float | None = None
+    yaw_max_deg: float = 65.0
+    bearing_max_deg: float = 31.0
+    negative: bool = False
+
+
+def load_dock() -> DockModel:
+    return parse_dock((ROOT / "config" / "dock.yaml").read_text(encoding="utf-8"))
+
+
+def _grey(path: Path) -> NDArray[np.float32]:
+    return cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255.0
+
+
+def _pyramid(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Halved again and again, with alpha, each with a clear rim so that warped edges are soft."""
+    levels = []
+    while min(image.shape) >= 4:
+        rgba = np.dstack([image, np.ones_like(image)])
+        levels.append(np.pad(rgba, ((1, 1), (1, 1), (0, 0))))
+        image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    return levels
+
+
+class Painter:
+    """Holds the textures and draws frames."""
+
+    def __init__(self, seed: int, split: str) -> None:
+        folder = ROOT / "config" / "dock"
+        self.dock = load_dock()
+        self.key = [seed, *split.encode()]
+        self.panels = [_pyramid(_grey(folder / f"panel_{i}.png")) for i in TAG_IDS]
+        self.base_front = _pyramid(_grey(folder / "base_front.png"))
+        self.tags = [
+            _pyramid(np.pad(_grey(folder / f"tag36h11_{i}.png"), 40, constant_values=1.0)) for i in TAG_IDS
+        ]
+        self.plain = _pyramid(np.ones((64, 64), np.float32))
+        self.backdrop = Backdrop(np.random.default_rng([*self.key, 1]), 160)
+
+    def sample(self, index: int, request: Request | None = None) -> Sample:
+        rng = np.random.default_rng([*self.key, 2, index])
+        request = request or Request()
+        camera = Camera(FOCAL_PX * (1.0 if request.range_m else rng.uniform(0.92, 1.08)))
+        canvas = self.backdrop.pick(rng)
+        condition = request.condition or "mixed"
+        covered = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
+        hard = rng.random() < 0.4
+        for _ in range(rng.poisson(1.2)):
+            self._distractor(canvas, rng, camera, hard)
+        docks: list[tuple[Array, Array]] = []
+        if not (request.negative or (request.range_m is None and rng.random() < 0.12)):
+            docks.append(self._place(rng, camera, request))
+            if request.range_m is None and rng.random() < 0.08:
+                other = self._place(rng, camera, Request(range_m=float(rng.uniform(1.5, 5.0))))
+                if abs(other[1][0] / other[1][2] - docks[0][1][0] / docks[0][1][2]) > 0.55:
+                    docks.append(other)
+        for rotation, position in docks:
+            self._draw_dock(canvas, rng, camera, rotation, position, hard)
+        strength = 0.25 if condition in ("occluded", "combined") else 0.0
+        if condition == "mixed" and rng.random() < 0.35:
+            strength = rng.uniform(0.03, 0.3)
+        if docks and strength:
+            self._occlude(canvas, covered, rng, self._box(camera, *docks[0]), strength)
+        self._light(canvas, rng, condition)
+        image = self._sense(canvas, rng, condition)
+        truths = tuple(self._truth(camera, r, p, covered) for r, p in docks)
+        return Sample(image, camera, truths, condition)
+
+    # --- geometry -------------------------------------------------------------------------------------
+
+    def _place(self, rng: np.random.Generator, camera: Camera, request: Request) -> tuple[Array, Array]:
+        """A pose of the dock on the floor in front of the camera with its centre in view."""
+        while True:
+            range_m = request.range_m or float(np.exp(rng.uniform(np.log(0.33), np.log(5.6))))
+            near = float(np.clip((range_m - 0.3) / 0.7, 0.25, 1.0))
+            yaw = np.radians(rng.uniform(-1, 1) * request.yaw_max_deg * near)
+            bearing = np.radians(rng.uniform(-1, 1) * request.bearing_max_deg * (1 if range_m > 0.6 else 0.4))
+            height = rng.uniform(0.18, 0.42) if request.range_m is None else rng.uniform(0.26, 0.30)
+            # Optical frame of a level camera: x right, y down, z forward. Dock x points away from the camera.
+            x, z = range_m * np.sin(bearing), range_m * np.cos(bearing)
+            heading = yaw + bearing if rng.random() < 0.5 or request.range_m else yaw
+            forward = np.array([np.sin(heading), 0.0, np.cos(heading)])
+            up = np.array([0.0, -1.0, 0.0])
+            left = np.cross(up, forward)
+            rotation = np.stack([forward, left, up], axis=1)
+            position = np.array([x, height - self.dock.panel.centre_height_m, z])
+            tilt = np.radians(rng.normal(0, 1.5, 2) if request.range_m is None else rng.normal(0, 0.3, 2))
+            lean = cv2.Rodrigues(np.array([tilt[0], 0.0, tilt[1]]))[0]
+            rotation, position = lean @ rotation, lean @ position
+            if (self._corners(rotation, position)[:, 2] > 0.06).all():
+                centre = camera.matrix() @ position
+                if abs(centre[0] / centre[2] - WIDTH_PX / 2) < WIDTH_PX * 0.46:
+                    return rotation, position
+
+    def _corners(self, rotation: Array, position: Array) -> Array:
+        return self.dock.points_m() @ rotation.T + position
+
+    def _project(self, camera: Camera, points: Array) -> Array:
+        image = points @ camera.matrix().T
+        return image[:, :2] / image[:, 2:]
+
+    def _box(self, camera: Camera, rotation: Array, position: Array) -> tuple[float, float, float, float]:
+        pixels = self._project(camera, self._corners(rotation, position))
+        low = np.clip(pixels.min(axis=0), 0, [WIDTH_PX - 1, HEIGHT_PX - 1])
+        high = np.clip(pixels.max(axis=0), 0, [WIDTH_PX - 1, HEIGHT_PX - 1])
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+    def _truth(
+        self, camera: Camera, rotation: Array, position: Array, covered: NDArray[np.uint8]
+    ) -> DockTruth:
+        points = self._project(camera, self._corners(rotation, position))
+        columns, rows = np.round(points).astype(int).T
+        inside = (columns >= 0) & (rows >= 0) & (columns < WIDTH_PX) & (rows < HEIGHT_PX)
+        visible = inside.copy()
+        visible[inside] = covered[rows[inside], columns[inside]] == 0
+        return DockTruth(rotation, position, points, visible, self._box(camera, rotation, position))
+
+    # --- surfaces -------------------------------------------------------------------------------------
+
+    def _warp(
+        self,
+        canvas: NDArray[np.float32],
+        levels: list[NDArray[np.float32]],
+        quad_px: Array,
+        shade: tuple[float, float],
+        slope: Array,
+        *,
+        hard: bool,
+        bias: float = 0.0,
+    ) -> None:
+        """Warps a texture into a quad (top left, top right, bottom right, bottom left), in place.
+
+        ``shade`` is gain and offset; ``slope`` grades the light over the quad.
+        """
+        edges = np.linalg.norm(np.roll(quad_px, -1, axis=0) - quad_px, axis=1)
+        long_px = max(edges[0], edges[2], 1.0)
+        tall_px = max(edges[1], edges[3], 1.0)
+        full = levels[0].shape
+        thinning = np.sqrt((full[1] / long_px) * (full[0] / tall_px))
+        level = int(np.clip(np.floor(np.log2(max(thinning, 1e-3)) + 0.3 + bias), 0, len(levels) - 1))
+        texture = levels[level]
+        height, width = texture.shape[0] - 2, texture.shape[1] - 2
+        low = np.floor(quad_px.min(axis=0)).astype(int) - 2
+        high = np.ceil(quad_px.max(axis=0)).astype(int) + 3
+        low = np.clip(low, 0, [WIDTH_PX, HEIGHT_PX])
+        high = np.clip(high, 0, [WIDTH_PX, HEIGHT_PX])
+        if (high - low <= 0).any():
+            return
+        # The rim of one clear pixel shifts the texture by one; its edge lies between two pixel centres.
+        source = np.array([[0, 0], [width, 0], [width, height], [0, height]]) + 0.5
+        matrix = cv2.getPerspectiveTransform(source.astype(np.float32), (quad_px - low).astype(np.float32))
+        warped = cv2.warpPerspective(
+            texture, matrix, (int(high[0] - low[0]), int(high[1] - low[1])), flags=cv2.INTER_LINEAR
+        )
+        value, alpha = warped[:, :, 0], warped[:, :, 1]
+        if hard:
+            value = value / np.maximum(alpha, 0.05)
+            alpha = (alpha > 0.5).astype(np.float32)
+            value = value * alpha
+        gain = np.float32(shade[0])
+        if slope.any():
+            rows = np.linspace(-0.5, 0.5, warped.shape[0], dtype=np.float32)[:, None]
+            columns = np.linspace(-0.5, 0.5, warped.shape[1], dtype=np.float32)[None]
+            gain = gain * (1 + rows * np.float32(slope[0]) + columns * np.float32(slope[1]))
+        part = canvas[low[1] : high[1], low[0] : high[0]]
+        part *= 1 - alpha
+        part += value * gain + alpha * np.float32(shade[1])
+
+    def _draw_dock(
+        self,
+        canvas: NDArray[np.float32],
+        rng: np.random.Generator,
+        camera: Camera,
+        rotation: Array,
+        position: Array,
+        hard: bool,
+    ) -> None:
+        dock = self.dock
+        light = rng.normal(size=3)
+        light[1] = -abs(light[1]) - 0.3
+        light /= np.linalg.norm(light)
+        ambient = rng.uniform(0.35, 0.95)
+        diffuse = rng.uniform(0.1, 0.9)
+        lift = rng.uniform(0.0, 0.12)
+        bias = rng.uniform(-0.3, 0.7)
+
+        def face(levels, centre, across, down, albedo=1.0) -> None:
+            """One rectangle: centre, half vector to the viewer's right, half vector down, in the dock frame."""
+            centre, across, down = (np.array(v, float) for v in (centre, across, down))
+            corners = np.array(
+                [
+                    centre - across - down,
+                    centre + across - down,
+                    centre + across + down,
+                    centre - across + down,
+                ]
+            )
+            seen = corners @ rotation.T + position
+            normal = rotation @ np.cross(down, across)
+            if normal @ seen.mean(axis=0) >= 0 or (seen[:, 2] < 0.03).any():
+                return
+            normal /= np.linalg.norm(normal)
+            gain = albedo * (ambient + diffuse * max(0.0, float(-normal @ -light)))
+            slope = rng.normal(0, 0.15, 2) if rng.random() < 0.5 else np.zeros(2)
+            self._warp(
+                canvas,
+                levels,
+                self._project(camera, seen),
+                (gain * (1 - lift), lift),
+                slope,
+                hard=hard,
+                bias=bias,
+            )
+
+        panel, base = dock.panel, dock.base
+        w, h, t = panel.width_m / 2, panel.height_m / 2, panel.thickness_m
+        floor = -panel.centre_height_m
+        tone = rng.uniform(0.05, 0.5)
+        if rng.random() < 0.5:  # a soft shadow on the floor around the dock
+            spread = rng.uniform(0.05, 0.3)
+            face(
+                self.plain,
+                (-0.1, 0, floor),
+                (0, -w - spread, 0),
+                (-0.15 - spread, 0, 0),
+                rng.uniform(0.02, 0.2),
+            )
+        if rng.random() < 0.3:  # legs under the panel
+            face(
+                self.plain,
+                (t, 0, (floor - h) / 2),
+                (0, -w * rng.uniform(0.2, 1), 0),
+                (0, 0, (floor + h) / 2),
+                tone,
+            )
+        face(self.plain, (t / 2, w, 0), (t / 2, 0, 0), (0, 0, -h), tone)
+        face(self.plain, (t / 2, -w, 0), (-t / 2, 0, 0), (0, 0, -h), tone)
+        face(self.plain, (t / 2, 0, h), (0, -w, 0), (-t / 2, 0, 0), tone)
+        face(self.panels[int(rng.integers(len(self.panels)))], (0, 0, 0), (0, -w, 0), (0, 0, -h))
+        if rng.random() < 0.35:
+            self._glare(canvas, rng, self._project(camera, self._corners(rotation, position)[:4]))
+        w, d, top = base.width_m / 2, base.depth_m, -h
+        middle = top - base.height_m / 2
+        grey = rng.uniform(0.08, 0.4)
+        face(self.plain, (-d / 2, w, middle), (d / 2, 0, 0), (0, 0, -base.height_m / 2), grey)
+        face(self.plain, (-d / 2, -w, middle), (-d / 2, 0, 0), (0, 0, -base.height_m / 2), grey)
+        face(self.plain, (-d / 2, 0, top), (0, -w, 0), (-d / 2, 0, 0), grey)
+        face(self.base_front, (-d, 0, middle), (0, -w, 0), (0, 0, -base.height_m / 2))
+
+    def _glare(self, canvas: NDArray[np.float32], rng: np.random.Generator, quad_px: Array) -> None:
+        centre = (
+            quad_px[0] + rng.random() * (quad_px[1] - quad_px[0]) + rng.random() * (quad_px[3] - quad_px[0])
+        )
+        size = np.linalg.norm(quad_px[1] - quad_px[0]) * rng.uniform(0.05, 0.35) + 1
+        rows, columns = np.ogrid[:HEIGHT_PX, :WIDTH_PX]
+        power = rng.uniform(0.3, 1.5)
+        stretch = rng.uniform(0.4, 2.5)
+        reach = ((columns - centre[0]) / size) ** 2 + ((rows - centre[1]) / (size * stretch)) ** 2
+        canvas += (power * np.exp(-reach)).astype(np.float32)
+
+    def _distractor(
+        self, canvas: NDArray[np.float32], rng: np.random.Generator, camera: Camera, hard: bool
+    ) -> None:
+        """Something that is not a dock: a lone tag, a framed board, a box, a checkerboard, noise."""
+        z = float(np.exp(rng.uniform(np.log(0.7), np.log(6))))
+        centre = np.array([z * rng.uniform(-0.65, 0.65), rng.uniform(-0.6, 0.25), z])
+        heading = np.radians(rng.uniform(-60, 60))
+        across = np.array([np.cos(heading), 0, -np.sin(heading)]) * rng.uniform(0.06, 0.4)
+        down = np.array([0, 1.0, 0]) * rng.uniform(0.06, 0.35)
+        kind = rng.integers(5)
+        if kind == 0:
+            levels = self.tags[int(rng.integers(len(self.tags)))]
+            down = np.array([0, 1.0, 0]) * np.linalg.norm(across)
+        else:
+            image = draw_pattern(rng, 96)
+            if kind in (1, 2):  # dark frame, light face: nearly a panel
+                image = image * rng.uniform(0, 0.5) + (0.5 if kind == 1 else 0.0)
+                face = rng.uniform(0.6, 1.0)
+                edge = int(rng.integers(3, 14))
+                image[edge:-edge, edge:-edge] = face
+                for _ in range(rng.integers(0, 4)):
+                    a, b = np.sort(rng.integers(edge, 96 - edge, (2, 2)), axis=0)
+                    image[a[0] : b[0], a[1] : b[1]] = rng.uniform(0, 1)
+                image[:edge] = image[-edge:] = image[:, :edge] = image[:, -edge:] = rng.uniform(0, 0.4)
+            levels = _pyramid(np.clip(image, 0, 1).astype(np.float32))
+        corners = np.array(
+            [centre - across - down, centre + across - down, centre + across + down, centre - across + down]
+        )
+        if (corners[:, 2] > 0.1).all():
+            shade = (rng.uniform(0.3, 1.2), rng.uniform(0, 0.1))
+            self._warp(canvas, levels, self._project(camera, corners), shade, np.zeros(2), hard=hard)
+
+    def _occlude(self, canvas, covered, rng, box, share) -> None:
+        """Covers a share of the box with one or two opaque shapes."""
+        left, top, right, bottom = box
+        width, height = max(right - left, 4), max(bottom - top, 4)
+        count = int(rng.integers(1, 3))
+        for _ in range(count):
+            area = share * width * height / count
+            aspect = np.exp(rng.uniform(-1, 1))
+            w, h = np.sqrt(area * aspect), np.sqrt(area / aspect)
+            x, y = left + rng.random() * width, top + rng.random() * height
+            mask = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
+            if rng.random() < 0.5:
+                quad = np.array([(-w, -h), (w, -h), (w, h), (-w, h)]) / 2 + rng.normal(0, 0.08, (4, 2)) * (
+                    w,
+                    h,
+                )
+                cv2.fillPoly(mask, [np.round(quad + np.array((x, y))).astype(np.int32)], 1)
+            else:
+                cv2.ellipse(
+                    mask,
+                    (int(x), int(y)),
+                    (int(w * 0.56) + 1, int(h * 0.56) + 1),
+                    rng.uniform(0, 180),
+                    0,
+                    360,
+                    1,
+                    -1,
+                )
+            chosen = mask.astype(bool)
+            patch = cv2.resize(draw_pattern(rng, 64), (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_LINEAR)
+            canvas[chosen] = (patch[chosen] * rng.uniform(0.2, 1) + rng.uniform(0, 0.3)).astype(np.float32)
+            covered |= mask
+
+    # --- light and sensor -----------------------------------------------------------------------------
+
+    def _light(self, canvas: NDArray[np.float32], rng: np.random.Generator, condition: str) -> None:
+        if rng.random() < 0.4:  # a hard or soft shadow over part of the image
+            mask = np.ones((HEIGHT_PX // 4, WIDTH_PX // 4), np.float32)
+            centre = rng.uniform((0, 0), (WIDTH_PX / 4, HEIGHT_PX / 4))
+            quad = centre + rng.normal(0, 60, (4, 2))
+            cv2.fillConvexPoly(
+                mask, cv2.convexHull(quad.astype(np.float32)).astype(np.int32), float(rng.uniform(0.35, 0.85))
+            )
+            if rng.random() < 0.5:
+                mask = cv2.GaussianBlur(mask, (0, 0), rng.uniform(1, 12))
+            canvas *= cv2.resize(mask, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_LINEAR)
+        if rng.random() < 0.5:  # graded light
+            rows = np.linspace(-0.5, 0.5, HEIGHT_PX, dtype=np.float32)[:, None]
+            columns = np.linspace(-0.5, 0.5, WIDTH_PX, dtype=np.float32)[None]
+            a, b = rng.normal(0, 0.4, 2)
+            canvas *= np.clip(1 + a * rows + b * columns, 0.2, 2).astype(np.float32)
+        low = condition in ("low_light", "combined") or (condition == "mixed" and rng.random() < 0.2)
+        exposure = rng.uniform(0.06, 0.18) if low else np.exp(rng.uniform(np.log(0.45), np.log(1.5)))
+        canvas *= np.float32(exposure)
+
+    def _sense(
+        self, canvas: NDArray[np.float32], rng: np.random.Generator, condition: str
+    ) -> NDArray[np.uint8]:
+        length = {"blur8": 8.0, "blur16": 16.0, "combined": 6.0}.get(condition, 0.0)
+        if condition == "mixed" and rng.random() < 0.3:
+            length = float(np.exp(rng.uniform(np.log(2), np.log(17))))
+        if length:
+            canvas = cv2.filter2D(canvas, -1, _streak(length, rng))
+        if condition == "mixed" and rng.random() < 0.35:
+            canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 1.6))
+        noise = {"noise": 0.06, "combined": 0.02, "low_light": 0.015, "clean": 0.004}.get(condition, 0.004)
+        if condition == "mixed":
+            noise = float(np.exp(rng.uniform(np.log(0.001), np.log(0.07))))
+        # Shot noise grows with the square root of the light, read noise does not.
+        grain = rng.standard_normal((HEIGHT_PX, WIDTH_PX), dtype=np.float32)
+        canvas = canvas + grain * (noise * (0.4 + np.sqrt(np.clip(canvas, 0, 1.5))))
+        gamma = rng.uniform(0.6, 1.5) if condition == "mixed" else rng.uniform(0.8, 1.2)
+        return (np.clip(canvas, 0, 1) ** np.float32(gamma) * 255 + 0.5).astype(np.uint8)
+
+
+def _streak(length_px: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Kernel of a straight motion during the exposure."""
+    size = int(np.ceil(length_px)) | 1
+    size = max(3, size)
+    kernel = np.zeros((size * 4, size * 4), np.float32)
+    angle = rng.normal(0, 0.35) if rng.random() < 0.7 else rng.uniform(0, np.pi)
+    middle = size * 2
+    reach = np.array([np.cos(angle), np.sin(angle)]) * length_px * 2
+    a = tuple(np.round(middle - reach).astype(int).tolist())
+    b = tuple(np.round(middle + reach).astype(int).tolist())
+    cv2.line(kernel, a, b, 1.0, 4)
+    kernel = cv2.resize(kernel, (size, size), interpolation=cv2.INTER_AREA)
+    return kernel / kernel.sum()

@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from depai_robot.charging.effect import ChannelJson
 from depai_robot.charging.fact import BatteryRead
@@ -14,11 +14,11 @@ from depai_robot.charging.setting import RobotSettings
 from depai_robot.charging.terms import Agreed
 from depai_robot.charging.transition import RobotPhase
 from depai_robot.charging.turn import Dialogue
+from depai_robot.payment.ledger import Ledger
 from depai_robot.payment.policy import Exposure
 from depai_robot.values.error import BugError
 from depai_robot.values.money import cost_atomic
 
-DAY_S = 24 * 3600
 TRANCHES_MAX = 10_000
 
 
@@ -137,6 +137,7 @@ class MeterLog(Struct, frozen=True):
         begin_milliwh: station's register at the begin, -1 before.
         own_begin_milliwh: own pads meter then.
         pagination: of the last statement accepted.
+        begin_statement: text of the first.
         statement: text of that statement.
         reconciled: both meters since the begin.
         own_last_milliwh: own meter since the begin, newest reading of any kind.
@@ -148,6 +149,7 @@ class MeterLog(Struct, frozen=True):
     begin_milliwh: int = -1
     own_begin_milliwh: int = 0
     pagination: int = -1
+    begin_statement: str = ""
     statement: str = ""
     reconciled: Reconciliation = Reconciliation()
     own_last_milliwh: int = 0
@@ -173,7 +175,7 @@ class Stop(Struct, frozen=True):
     at_s: int
 
 
-class Payment(Struct, frozen=True):
+class Pending(Struct, frozen=True):
     """A payment under way.
 
     Attributes:
@@ -214,17 +216,21 @@ class Session(Dialogue, frozen=True, kw_only=True):
         meter: see there.
         tranches: history.
         payment: under way.
+        last_need: id of the newest request that was answered with a voucher.
         deferred: waiting for the head of the chain.
         dock: ``""`` away, ``driving``, ``docked``, ``leaving``, ``stuck``.
         probe: nonce read on the pads.
         undockings: tries.
         stop: why it ended.
-        ended_ns: session clock when charging had ended; for the idle fee.
+        ended: the station confirmed the end of charging, or did not in time.
+        ended_ns: session clock when it had ended; for the idle fee.
         idle_ms: on the connector after the end of charging, by the robot's own clock.
         helped: help was called already.
-        transactions: (purpose, hash hex, block, gas) of own transactions.
+        transactions: hash (hex) by what it did: deposit, claim, refund, settle, withdraw.
+        lapse_block: first block seen that is too late for an unused deposit, 0 before.
         withdraw_at_s: chain time when a withdrawal may be finalised, 0 when none is pending.
-        evidence: reasons of evidence kept.
+        overclaimed: more was claimed than is owed; the evidence is kept.
+        evidence: keccak-256 (hex) of each piece of evidence kept.
         path: phases so far with their causes, for reports.
     """
 
@@ -233,24 +239,28 @@ class Session(Dialogue, frozen=True, kw_only=True):
     wanted: Wanted
     opened_s: int
     rounds: int = 0
-    asked: dict[str, str] = {}
-    answers: dict[str, Answer] = {}
+    asked: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
     ranking: tuple[Candidate, ...] = ()
     agreement: Agreement | None = None
     money: Money = Money()
     meter: MeterLog = MeterLog()
     tranches: tuple[Tranche, ...] = ()
-    payment: Payment | None = None
+    payment: Pending | None = None
+    last_need: str = ""
     deferred: Deferred | None = None
     dock: str = ""
     probe: bytes = b""
     undockings: int = 0
     stop: Stop | None = None
+    ended: bool = False
     ended_ns: int = 0
     idle_ms: int = 0
     helped: bool = False
-    transactions: tuple[tuple[str, str, int, int], ...] = ()
+    transactions: dict[str, str] = field(default_factory=dict)
+    lapse_block: int = 0
     withdraw_at_s: int = 0
+    overclaimed: bool = False
     evidence: tuple[str, ...] = ()
     path: tuple[tuple[str, str], ...] = ()
 
@@ -297,7 +307,7 @@ class RobotState(Struct, frozen=True, kw_only=True):
         background: sessions whose rest is being withdrawn while the robot goes on.
         offers: by identity (hex).
         bars: stations not asked, by identity (hex).
-        spent: (wall clock, amount) of finished sessions of the last 24 hours.
+        ledger: every channel's escrow and highest ceiling.
         head: of the chain.
         reading: the newest of the battery.
         ignored: how often something outside any session was ignored, by reason.
@@ -310,7 +320,7 @@ class RobotState(Struct, frozen=True, kw_only=True):
     background: dict[str, Session] = {}
     offers: dict[str, KnownOffer] = {}
     bars: dict[str, Bar] = {}
-    spent: tuple[tuple[int, int], ...] = ()
+    ledger: Ledger = Ledger()
     head: Head = Head()
     reading: BatteryRead | None = None
     ignored: dict[str, int] = {}
@@ -330,18 +340,12 @@ class RobotState(Struct, frozen=True, kw_only=True):
         return every
 
 
-def exposure_of(state: RobotState, session_id: str, now_s: int) -> Exposure:
+def exposure_of(state: RobotState, session: Session, now_s: int) -> Exposure:
     """What is signed and locked: for the policy's limits."""
-    open_sessions = [s for s in state.sessions.values() if s.phase != RobotPhase.SETTLED.value]
-    signed = {s.id: s.money.signed for s in open_sessions}
-    day = sum(amount for at_s, amount in state.spent if at_s > now_s - DAY_S)
-    locked = sum(
-        s.agreement.escrow_atomic for s in open_sessions if s.agreement is not None and s.money.signed > 0
-    )
     return Exposure(
-        session_atomic=signed.get(session_id, 0),
-        day_atomic=day + sum(signed.values()),
-        escrow_total_atomic=locked,
+        session_atomic=session.money.signed,
+        day_atomic=state.ledger.day_atomic(now_s),
+        escrow_total_atomic=state.ledger.escrow_total_atomic,
     )
 
 

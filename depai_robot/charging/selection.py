@@ -80,9 +80,7 @@ def refuse_way(settings: RobotSettings, wanted: Wanted, offer: Offer) -> str:
     reserve = settings.reserve_permille * settings.battery_capacity_milliwh // 1000
     need = travel_milliwh(settings, distance_mm(wanted, offer))
     if have - need < reserve:
-        return (
-            f"out of reach: {need} mWh to get there leave {have - need} mWh, below the reserve of {reserve} mWh"
-        )
+        return f"out of reach: {need} mWh to get there leave {have - need} mWh, below the reserve of {reserve} mWh"
     return ""
 
 
@@ -97,7 +95,7 @@ def escrow_atomic(settings: RobotSettings, agreed: Agreed, energy_milliwh: int, 
 
 
 def refuse_quote(
-    settings: RobotSettings, wanted: Wanted, offer: Offer, agreed: Agreed, exposure: Exposure, now_s: int
+    settings: RobotSettings, wanted: Wanted, offer: Offer, agreed: Agreed, *, exposure: Exposure, now_s: int
 ) -> str:
     """Why a quote is not acceptable, or empty."""
     terms = agreed.terms
@@ -139,6 +137,7 @@ def judge(
     offer: Offer,
     identity: bytes,
     agreed: Agreed | None,
+    *,
     exposure: Exposure,
     now_s: int,
     refused: str = "",
@@ -159,7 +158,7 @@ def judge(
     if not refused and agreed is None:
         refused = "no answer within the quote window"
     if not refused and agreed is not None:
-        refused = refuse_quote(settings, wanted, offer, agreed, exposure, now_s)
+        refused = refuse_quote(settings, wanted, offer, agreed, exposure=exposure, now_s=now_s)
     terms = agreed.terms if agreed else None
     return Candidate(
         station=offer.station,
@@ -179,5 +178,7 @@ def choose(candidates: list[Candidate]) -> tuple[Candidate, ...]:
     ranked = sorted(candidates, key=lambda c: (bool(c.refused), c.score_atomic, c.distance_mm, c.identity))
     if ranked and not ranked[0].refused:
         best = ranked[0]
-        ranked[0] = Candidate(**{name: getattr(best, name) for name in best.__struct_fields__} | {"chosen": True})
+        ranked[0] = Candidate(
+            **{name: getattr(best, name) for name in best.__struct_fields__} | {"chosen": True}
+        )
     return tuple(ranked)

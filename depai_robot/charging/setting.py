@@ -101,6 +101,7 @@ _ROBOT_RANGES = {
     "back_off_tries": (0, 100),
     "help_retry_ms": (100, 86_400_000),
     "bar_s": (1, 10**9),
+    "receipt_wait_ms": (0, 600_000),
     "undocking_tries": (1, 10),
     "offers_max": (1, 1024),
 }
@@ -148,6 +149,7 @@ class RobotSettings(Struct, frozen=True, kw_only=True):
         back_off_tries: rounds before calling for help.
         help_retry_ms: between rounds after that.
         bar_s: how long a station that failed is not asked; one that cheated is never asked again.
+        receipt_wait_ms: for the station's signed receipt once the channel is settled.
         undocking_tries: before help is called and settlement goes on.
         offers_max: remembered at once.
     """
@@ -190,6 +192,7 @@ class RobotSettings(Struct, frozen=True, kw_only=True):
     back_off_tries: int = 3
     help_retry_ms: int = 300_000
     bar_s: int = 3600
+    receipt_wait_ms: int = 5000
     undocking_tries: int = 3
     offers_max: int = 256
 
@@ -284,7 +287,7 @@ class StationSettings(Struct, frozen=True, kw_only=True):
         retry_ms: until an unanswered message is sent again.
         offer_ttl_s: validity of offers.
         offer_interval_ms: between offers.
-        finished_keep_s: a finished session is remembered, so that late messages are answered.
+        finished_keep_s: a finished session is remembered, longer than any message can be replayed.
         sessions_max: at once.
         no_power_mw: at or below this, no power flows.
         in_service: whether it sells at all.
@@ -326,7 +329,7 @@ class StationSettings(Struct, frozen=True, kw_only=True):
     retry_ms: int = 1000
     offer_ttl_s: int = 600
     offer_interval_ms: int = 120_000
-    finished_keep_s: int = 600
+    finished_keep_s: int = 3900
     sessions_max: int = 64
     no_power_mw: int = 1000
     in_service: bool = True

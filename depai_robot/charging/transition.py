@@ -98,14 +98,16 @@ ROBOT_TRANSITIONS = _rows(
     STOPPING > StopRequested | TimerFired | ChainHeadObserved | ChainFailed | ChannelObserved > SETTLING
     STOPPING > DockingEnded > SETTLING
     UNDOCKING > UndockingEnded > SETTLING
-    SETTLING > ChannelObserved | ChainHeadObserved > SETTLED
+    SETTLING > ChannelObserved | ReceiptMessage | TimerFired > SETTLED
     SETTLING > TimerFired | ChainFailed > WITHDRAWING
-    WITHDRAWING > ChannelObserved | ChainHeadObserved > SETTLED
+    WITHDRAWING > ChannelObserved > SETTLED
     BACKING_OFF > TimerFired > QUOTING
+    BACKING_OFF > TimerFired > BACKING_OFF
     BACKING_OFF > TimerFired > CALLING_FOR_HELP
     BACKING_OFF > BatteryObserved | ChargeRequested > SHUT_DOWN
     BACKING_OFF > StopRequested > IDLE
     CALLING_FOR_HELP > TimerFired > QUOTING
+    CALLING_FOR_HELP > TimerFired > CALLING_FOR_HELP
     CALLING_FOR_HELP > BatteryObserved | ChargeRequested > SHUT_DOWN
     CALLING_FOR_HELP > StopRequested > IDLE
     SHUT_DOWN > Restarted > IDLE

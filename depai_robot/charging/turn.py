@@ -37,7 +37,6 @@ from depai_robot.values.identity import did_pkh
 Job = ReadHead | ReadChannel | PrepareTransaction | BroadcastTransaction
 
 LETTERS_MAX = 1100
-WINDOW_BITS = 256
 
 
 class Letter(Struct, frozen=True):
@@ -60,32 +59,6 @@ class Letter(Struct, frozen=True):
     retain: bool = False
 
 
-class SeenWindow(Struct, frozen=True):
-    """Which sequence numbers of a sender came before, exactly, in bounded space.
-
-    Attributes:
-        last: highest seen, -1 at first.
-        bits: bit n is set when ``last - n`` was seen; older than the window counts as seen.
-
-    Source: the anti-replay window of RFC 4303, section 3.4.3.
-    """
-
-    last: int = -1
-    bits: int = 0
-
-    def has(self, seq: int) -> bool:
-        """Whether it came before (or is too old to tell)."""
-        age = self.last - seq
-        return age >= WINDOW_BITS or (age >= 0 and bool(self.bits >> age & 1))
-
-    def add(self, seq: int) -> "SeenWindow":
-        """The window with that number in it."""
-        shift = max(0, seq - self.last)
-        last = max(self.last, seq)
-        bits = (self.bits << shift if shift < WINDOW_BITS else 0) | 1 << (last - seq)
-        return SeenWindow(last, bits & ((1 << WINDOW_BITS) - 1))
-
-
 class Dialogue(Struct, frozen=True, kw_only=True):
     """What a session of either role holds for its correspondence.
 
@@ -95,7 +68,6 @@ class Dialogue(Struct, frozen=True, kw_only=True):
         letters: under way, oldest first.
         jobs: chain effects without an outcome yet, by purpose.
         timers: due times on the session clock, by name.
-        seen: windows by sender (hex).
         ignored: how often something was ignored, by reason.
     """
 
@@ -104,7 +76,6 @@ class Dialogue(Struct, frozen=True, kw_only=True):
     letters: tuple[Letter, ...] = ()
     jobs: dict[str, Job] = {}
     timers: dict[str, int] = {}
-    seen: dict[str, SeenWindow] = {}
     ignored: dict[str, int] = {}
 
 
@@ -184,8 +155,10 @@ class Turn(Generic[D]):
                 self.emit(ClearTimer(f"{self.session.id}/{what}"))
 
     def clear_timers(self) -> None:
-        """Forgets every timer of the session."""
-        self.clear_timer(*self.session.timers)
+        """Forgets every timer of the phase; those of letters and chain jobs go with these."""
+        self.clear_timer(
+            *(what for what in self.session.timers if what != "retry" and not what.startswith("chain:"))
+        )
 
     def take_timer(self, what: str) -> bool:
         """Whether the timer that fired was due and not replaced meanwhile; it is gone then."""
@@ -282,15 +255,6 @@ class Turn(Generic[D]):
         if kept:
             self.set_timer("retry", self.speaker.retry_ms)
 
-    def is_first(self, sender: bytes, seq: int) -> bool:
-        """Whether this message of the sender comes for the first time; it is remembered."""
-        key = sender.hex()
-        window = self.session.seen.get(key, SeenWindow())
-        if window.has(seq):
-            return False
-        self.update(seen={**self.session.seen, key: window.add(seq)})
-        return True
-
     # --- chain ---------------------------------------------------------------------------------------------
 
     def purpose(self, what: str) -> str:
@@ -372,6 +336,3 @@ class Turn(Generic[D]):
     def finish(self) -> Effects:
         """The effects, for the step's result."""
         return tuple(self.effects)
-
-
-__all__ = ["Correspondence", "Dialogue", "Job", "Letter", "SeenWindow", "Turn"]

@@ -1,0 +1,405 @@
+"""The robot's machine: ``step(state, fact) -> (state, effects)``.
+
+Every fact is dispatched by the phase of the session it belongs to. What is normal noise of an at-least-once world
+(repeated, late, stale) is counted and changes nothing; a move that is not in the table raises and the state stays.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from depai_robot.charging import (
+    robot_charging,
+    robot_ending,
+    robot_quoting,
+    robot_settlement,
+)
+from depai_robot.charging.effect import CancelDocking, Effects, StartUndocking, WatchProbe
+from depai_robot.charging.envelope import open_token
+from depai_robot.charging.fact import (
+    BatteryObserved,
+    ChainFailed,
+    ChainHeadObserved,
+    ChannelObserved,
+    ChargeRequested,
+    DockingEnded,
+    Fact,
+    MessageReceived,
+    MessageSealed,
+    ProbeRead,
+    Restarted,
+    StopRequested,
+    TimerFired,
+    TransactionConfirmed,
+    TransactionSigned,
+    UndockingEnded,
+)
+from depai_robot.charging.message import (
+    Draft,
+    NeedVoucher,
+    Offer,
+    PaymentResult,
+    Quote,
+    QuoteReject,
+    ReceiptMessage,
+    SessionEvent,
+    SessionStop,
+)
+from depai_robot.charging.robot_state import Head, KnownOffer, RobotState, Session, summarise
+from depai_robot.charging.robot_turn import RobotTurn
+from depai_robot.charging.selection import Wanted
+from depai_robot.charging.setting import RobotSettings
+from depai_robot.charging.transition import RobotPhase
+from depai_robot.values.error import BugError
+from depai_robot.values.identity import require_id
+
+STEP_VERSION = 1
+"""Rises when a change of the machine would fold an old journal to another state."""
+
+_BEFORE_SIGNATURE = (RobotPhase.QUOTING, RobotPhase.BACKING_OFF, RobotPhase.CALLING_FOR_HELP)
+_AT_STATION = (RobotPhase.FUNDING, RobotPhase.APPROACHING, RobotPhase.PRESENTING, RobotPhase.CHARGING)
+_FREE = (RobotPhase.SETTLED, RobotPhase.WITHDRAWING)
+
+
+def initial_state(settings: RobotSettings) -> RobotState:
+    """A robot that has never charged."""
+    return RobotState(settings=settings)
+
+
+def summary(state: RobotState) -> dict[str, Any]:
+    """What a screen shows: plain values only."""
+    return summarise(state)
+
+
+def is_at_rest(state: RobotState) -> bool:
+    """Whether nothing is open: a snapshot may be taken."""
+    return not state.background and state.phase in (RobotPhase.IDLE.value, RobotPhase.SETTLED.value)
+
+
+def step(state: RobotState, fact: Fact) -> tuple[RobotState, Effects]:
+    """One fact in, the new state and the wishes out. Pure and deterministic.
+
+    Raises:
+        BugError: the fact is none of a robot's, or leads to a move that is not in the table; the state stays.
+    """
+    now_ns = fact.at.session_ns
+    if isinstance(fact, Restarted):
+        return _restart(state, fact)
+    state = replace(state, now_ns=now_ns)
+    if isinstance(fact, ChargeRequested):
+        return _request(state, fact)
+    if isinstance(fact, MessageReceived):
+        return _receive(state, fact)
+    if isinstance(fact, ChainHeadObserved):
+        head = Head(fact.number, fact.timestamp_s, now_ns, fact.timestamp_s - fact.at.wall_s)
+        return _each(replace(state, head=head), fact, list(state.sessions))
+    if isinstance(fact, ChannelObserved):
+        ids = [
+            s.id for s in state.sessions.values() if s.agreement and s.agreement.channel_id == fact.channel_id
+        ]
+        return _each(state, fact, ids)
+    if isinstance(fact, TimerFired):
+        return _each(state, fact, [fact.name.partition("/")[0]])
+    if isinstance(fact, MessageSealed):
+        return _each(state, fact, [fact.id.rpartition(".r.")[0]])
+    if isinstance(fact, ChainFailed | TransactionSigned | TransactionConfirmed):
+        return _each(state, fact, [fact.purpose.rpartition(":")[0]])
+    if isinstance(fact, BatteryObserved) and fact.reading is not None:
+        state = replace(state, reading=fact.reading)
+    if isinstance(fact, StopRequested | DockingEnded | ProbeRead | UndockingEnded | BatteryObserved):
+        return _each(state, fact, [state.session.id] if state.session else [])
+    raise BugError(f"{type(fact).__name__} is not a fact of a robot")
+
+
+def _each(state: RobotState, fact: Fact, ids: list[str]) -> tuple[RobotState, Effects]:
+    """The fact for every session that it concerns."""
+    effects: Effects = ()
+    sessions = [state.sessions[key] for key in ids if key in state.sessions]
+    if not sessions:
+        return _ignore(state, f"{type(fact).__name__} of no open session"), ()
+    for session in sessions:
+        turn = RobotTurn(state, fact, type(fact).__name__, session)
+        _HANDLER[type(fact)](turn, fact)
+        state = turn.store()
+        effects += turn.finish()
+    return state, effects
+
+
+def _ignore(state: RobotState, reason: str) -> RobotState:
+    return replace(state, ignored={**state.ignored, reason: state.ignored.get(reason, 0) + 1})
+
+
+# --- begin and restart --------------------------------------------------------------------------------------
+
+
+def _request(state: RobotState, fact: ChargeRequested) -> tuple[RobotState, Effects]:
+    state = replace(state, reading=fact.reading)
+    session = state.session
+    if session is not None and session.phase not in [phase.value for phase in _FREE]:
+        turn = RobotTurn(state, fact, "ChargeRequested", session)
+        if turn.at_phase(RobotPhase.BACKING_OFF, RobotPhase.CALLING_FOR_HELP):
+            robot_quoting.on_waiting_reading(turn, fact.reading)
+        else:
+            turn.ignore("charge requested while one is going on")
+        return turn.store(), turn.finish()
+    if fact.session in state.sessions:
+        return _ignore(state, "charge requested twice"), ()
+    require_id("session", fact.session)
+    if session is not None and session.phase == RobotPhase.WITHDRAWING.value:
+        state = replace(state, background={**state.background, session.id: session})
+    before = session.phase if session is not None else RobotPhase.IDLE.value
+    wanted = Wanted(fact.energy_milliwh, fact.x_mm, fact.y_mm, fact.reading.state_of_charge_permille)
+    fresh = Session(id=fact.session, phase=before, salt=fact.salt, wanted=wanted, opened_s=fact.at.wall_s)
+    turn = RobotTurn(state, fact, "ChargeRequested", fresh)
+    robot_quoting.start_quoting(turn)
+    return turn.store(), turn.finish()
+
+
+def _restart(state: RobotState, fact: Restarted) -> tuple[RobotState, Effects]:
+    back_ns = max(0, state.now_ns - fact.at.session_ns)
+    effects: Effects = ()
+    state = replace(state, now_ns=fact.at.session_ns, head=Head())
+    for session in state.sessions.values():
+        turn = RobotTurn(state, fact, "Restarted", session)
+        if turn.at_phase(RobotPhase.SHUT_DOWN):
+            turn.move(RobotPhase.IDLE)
+        if session.ended_ns:
+            turn.update(ended_ns=max(1, session.ended_ns - back_ns))
+        turn.resume(back_ns)
+        if session.dock == "leaving":
+            turn.emit(StartUndocking())
+        elif session.dock == "docked" and turn.at_phase(RobotPhase.PRESENTING):
+            turn.emit(WatchProbe())
+        elif session.dock == "driving" and turn.at_phase(RobotPhase.APPROACHING):
+            turn.emit(robot_quoting.start_docking(turn))
+        elif session.dock == "driving":
+            turn.emit(CancelDocking())
+        state = turn.store()
+        effects += turn.finish()
+    return state, effects
+
+
+# --- messages -----------------------------------------------------------------------------------------------
+
+
+def _receive(state: RobotState, fact: MessageReceived) -> tuple[RobotState, Effects]:
+    draft = open_token(fact.token)
+    if isinstance(draft.body, Offer):
+        return _learn(state, fact, draft, draft.body), ()
+    session = state.sessions.get(draft.session)
+    if session is None:
+        return _ignore(state, "message of no open session"), ()
+    turn = RobotTurn(state, fact, type(draft.body).__name__, session)
+    _on_message(turn, fact, draft)
+    return turn.store(), turn.finish()
+
+
+def _learn(state: RobotState, fact: MessageReceived, draft: Draft, offer: Offer) -> RobotState:
+    """A signed offer, in any phase; the newest of each station counts."""
+    key = fact.sender.hex()
+    known = state.offers.get(key)
+    if known is not None and (known.ts, known.token) >= (draft.ts, fact.token):
+        return _ignore(state, "old offer")
+    offers = {k: v for k, v in state.offers.items() if v.until_s >= fact.at.wall_s}
+    if key not in offers and len(offers) >= state.settings.offers_max:
+        return _ignore(state, "too many offers")
+    fresh = KnownOffer(offer, fact.sender, fact.token, draft.ts, draft.exp)
+    return replace(state, offers={**offers, key: fresh})
+
+
+def _on_message(turn: RobotTurn, fact: MessageReceived, draft: Draft) -> None:
+    body = draft.body
+    if turn.at_phase(RobotPhase.QUOTING):
+        if isinstance(body, Quote):
+            robot_quoting.on_quote(turn, body, fact.sender, fact.token)
+        elif isinstance(body, QuoteReject):
+            robot_quoting.on_reject(turn, body, fact.sender, fact.token)
+        else:
+            turn.ignore("message out of phase")
+        return
+    agreement = turn.session.agreement
+    if agreement is None or fact.sender != agreement.offer.sender:
+        turn.ignore("message of another station")
+        return
+    if isinstance(body, PaymentResult):
+        _on_result(turn, body, fact.token)
+    elif isinstance(body, NeedVoucher) and turn.at_phase(RobotPhase.PRESENTING, RobotPhase.CHARGING):
+        robot_charging.on_need(
+            turn, body, draft.id, sender=fact.sender, token=fact.token, reading=fact.reading
+        )
+    elif isinstance(body, SessionEvent) and turn.at_phase(
+        *_AT_STATION, RobotPhase.STOPPING, RobotPhase.UNDOCKING
+    ):
+        robot_charging.on_event(turn, body, fact.token, fact.reading)
+    elif isinstance(body, SessionStop) and turn.at_phase(*_AT_STATION) and turn.session.money.signed:
+        robot_ending.stop(turn, body.reason, f"the station stops: {body.detail}")
+    elif isinstance(body, ReceiptMessage) and turn.at_phase(RobotPhase.SETTLING):
+        robot_settlement.on_receipt(turn, body)
+    else:
+        turn.ignore("message out of phase")
+
+
+def _on_result(turn: RobotTurn, body: PaymentResult, token: str) -> None:
+    if turn.at_phase(RobotPhase.FUNDING):
+        robot_quoting.on_deposit_answer(turn, body, token)
+    elif turn.at_phase(RobotPhase.CHARGING):
+        robot_charging.on_voucher_answer(turn, body, token)
+    elif turn.at_phase(RobotPhase.SETTLING):
+        robot_settlement.on_refund_answer(turn, body, token)
+    else:
+        turn.ignore("late payment result")
+
+
+# --- timers -------------------------------------------------------------------------------------------------
+
+
+def _on_timer(turn: RobotTurn, fact: TimerFired) -> None:
+    what = fact.name.partition("/")[2]
+    if not turn.take_timer(what):
+        return
+    if what == "retry":
+        turn.retry()
+    elif what.startswith("chain:"):
+        turn.retry_job(what.removeprefix("chain:"))
+    else:
+        _TIMER[what](turn)
+
+
+def _on_funding_timer(turn: RobotTurn) -> None:
+    if turn.session.money.signed:
+        robot_ending.stop(turn, "Timeout", "the deposit was not seen on chain in time", fault="failed")
+    else:
+        robot_quoting.leave(turn, "the head of the chain was not seen in time")
+
+
+def _on_docking_timer(turn: RobotTurn) -> None:
+    robot_ending.stop(turn, "Timeout", "no contact in time")
+
+
+def _on_presenting_timer(turn: RobotTurn) -> None:
+    robot_ending.stop(turn, "Timeout", "the station did not begin in time", fault="failed")
+
+
+def _on_poll_timer(turn: RobotTurn) -> None:
+    if turn.at_phase(RobotPhase.FUNDING):
+        robot_quoting.on_funding_poll(turn)
+    else:
+        robot_settlement.poll(turn)
+
+
+_TIMER: dict[str, Callable[[RobotTurn], None]] = {
+    "quotes": robot_quoting.decide,
+    "again": robot_quoting.on_again,
+    "funding": _on_funding_timer,
+    "poll": _on_poll_timer,
+    "docking": _on_docking_timer,
+    "presenting": _on_presenting_timer,
+    "meter": robot_charging.on_meter_timer,
+    "head": robot_charging.on_head_timer,
+    "stop": robot_ending.on_stop_timer,
+    "battery": robot_ending.on_battery_timer,
+    "settle": robot_settlement.give_up_on_station,
+    "receipt": robot_settlement.settle,
+}
+
+
+# --- chain --------------------------------------------------------------------------------------------------
+
+
+def _on_head(turn: RobotTurn, _fact: ChainHeadObserved) -> None:
+    waited = turn.end(turn.purpose("head"))
+    if not waited:
+        return
+    if turn.at_phase(RobotPhase.FUNDING) and not turn.session.money.signed:
+        robot_quoting.sign_deposit(turn)
+    elif turn.at_phase(RobotPhase.CHARGING):
+        disagrees = turn.head_disagrees()
+        deferred = turn.session.deferred
+        if disagrees:
+            robot_ending.stop(turn, "Other", disagrees)
+        elif deferred is not None:
+            draft = open_token(deferred.token)
+            robot_charging.sign_voucher(turn, draft.body, draft.id, deferred.token)
+    elif turn.at_phase(RobotPhase.SETTLING, RobotPhase.WITHDRAWING):
+        robot_settlement.on_head(turn, _fact)
+
+
+def _on_channel(turn: RobotTurn, fact: ChannelObserved) -> None:
+    if turn.at_phase(RobotPhase.FUNDING) and turn.session.money.signed:
+        robot_quoting.on_funding_channel(turn, fact)
+    elif turn.at_phase(RobotPhase.SETTLING, RobotPhase.WITHDRAWING):
+        robot_settlement.on_channel(turn, fact)
+    else:
+        turn.end_reads(fact.channel_id)
+        turn.ignore("channel read late")
+
+
+def _on_chain_failed(turn: RobotTurn, fact: ChainFailed) -> None:
+    if turn.failed(fact) and fact.purpose.endswith(":head") and turn.at_phase(RobotPhase.FUNDING):
+        robot_quoting.leave(turn, f"the chain does not serve: {fact.message}")
+
+
+def _on_signed(turn: RobotTurn, fact: TransactionSigned) -> None:
+    turn.signed(fact, turn.session.contract().agreed.terms.confirmations)
+
+
+# --- body and operator --------------------------------------------------------------------------------------
+
+
+def _on_stop(turn: RobotTurn, fact: StopRequested) -> None:
+    session = turn.session
+    if turn.at_phase(*_BEFORE_SIGNATURE) or (turn.at_phase(RobotPhase.FUNDING) and not session.money.signed):
+        robot_quoting.cancel(turn)
+    elif turn.at_phase(*_AT_STATION):
+        robot_ending.stop(turn, "Remote", fact.reason)
+    else:
+        turn.ignore("stop requested while ending")
+
+
+def _on_docking(turn: RobotTurn, fact: DockingEnded) -> None:
+    if turn.at_phase(RobotPhase.APPROACHING):
+        robot_charging.on_docked(turn, fact)
+    elif turn.at_phase(RobotPhase.STOPPING):
+        robot_ending.on_docking_ended(turn, fact)
+    else:
+        turn.ignore("docking ended out of phase")
+
+
+def _on_probe(turn: RobotTurn, fact: ProbeRead) -> None:
+    if turn.at_phase(RobotPhase.PRESENTING):
+        robot_charging.on_probe(turn, fact)
+    else:
+        turn.ignore("probe read out of phase")
+
+
+def _on_undocking(turn: RobotTurn, fact: UndockingEnded) -> None:
+    if turn.at_phase(RobotPhase.UNDOCKING):
+        robot_ending.on_undocked(turn, fact)
+    else:
+        turn.ignore("undocking ended out of phase")
+
+
+def _on_battery(turn: RobotTurn, fact: BatteryObserved) -> None:
+    if turn.at_phase(RobotPhase.STOPPING):
+        robot_ending.on_battery(turn, fact)
+    elif turn.at_phase(*_BEFORE_SIGNATURE):
+        robot_quoting.on_waiting_battery(turn, fact)
+    else:
+        turn.ignore("battery read out of phase")
+
+
+_HANDLER: dict[type, Callable[[RobotTurn, Any], object]] = {
+    TimerFired: _on_timer,
+    MessageSealed: RobotTurn.sealed,
+    ChainHeadObserved: _on_head,
+    ChannelObserved: _on_channel,
+    ChainFailed: _on_chain_failed,
+    TransactionSigned: _on_signed,
+    TransactionConfirmed: robot_settlement.on_confirmed,
+    StopRequested: _on_stop,
+    DockingEnded: _on_docking,
+    ProbeRead: _on_probe,
+    UndockingEnded: _on_undocking,
+    BatteryObserved: _on_battery,
+}

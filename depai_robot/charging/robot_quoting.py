@@ -1,0 +1,388 @@
+"""From the wish for energy to the confirmed deposit: offers, quotes, the choice, agreement, or no offer at all.
+
+Until a deposit is signed a session may simply end; from then on everything leads forward to settlement.
+"""
+
+from msgspec.structs import replace
+
+from depai_robot.charging.effect import (
+    CallForHelp,
+    ChannelJson,
+    ReadBattery,
+    ReadChannel,
+    ReadHead,
+    ShutDownSafely,
+    StartDocking,
+)
+from depai_robot.charging.fact import BatteryObserved, BatteryRead, ChannelObserved
+from depai_robot.charging.message import Payment as PaymentBody
+from depai_robot.charging.message import (
+    PaymentResult,
+    Quote,
+    QuoteCounter,
+    QuoteReject,
+    QuoteRequest,
+    SessionStop,
+)
+from depai_robot.charging.robot_ending import stop
+from depai_robot.charging.robot_settlement import note_transaction, observe_channel, read_channel
+from depai_robot.charging.robot_state import Agreement, Answer, KnownOffer, Pending
+from depai_robot.charging.robot_turn import FAILED, RobotTurn
+from depai_robot.charging.selection import (
+    Candidate,
+    choose,
+    energy_at_meter_milliwh,
+    escrow_atomic,
+    judge,
+    refuse_way,
+)
+from depai_robot.charging.setting import station_inbox
+from depai_robot.charging.terms import (
+    SIGNATURE_NONE,
+    build_deposit,
+    channel_key,
+    digest_deposit,
+    digest_voucher,
+    read_quote,
+)
+from depai_robot.charging.transition import RobotPhase
+from depai_robot.payment.channel import DepositAuthorization
+from depai_robot.payment.policy import refuse_signature
+from depai_robot.values.error import RemoteError
+from depai_robot.values.identity import Address, ChannelId, address_to_hex, keccak256
+
+MARGIN_S = 6
+"""A deposit must be valid for at least so long when it is sent. Source: x402 facilitators' own margin."""
+
+
+# --- asking -------------------------------------------------------------------------------------------------
+
+
+def start_quoting(turn: RobotTurn) -> None:
+    """Asks every known station that may be asked; with none, backs off at once."""
+    settings = turn.settings
+    session = turn.session
+    asked: dict[str, str] = {}
+    turn.update(rounds=session.rounds + 1, answers={}, ranking=(), agreement=None)
+    request = QuoteRequest(
+        robot=settings.robot,
+        energy_milliwh=energy_at_meter_milliwh(settings, session.wanted.energy_milliwh),
+        power_max_w=settings.power_max_w,
+        current_type=settings.current_type,
+        payer_authorizer=address_to_hex(settings.voucher_key),
+    )
+    for key, known in turn.state.offers.items():
+        if not refuse_offer(turn, known):
+            topic = station_inbox(settings.zone, known.offer.station)
+            asked[key] = turn.post(request, to=known.sender, topic=topic, keep=True)
+    turn.update(asked=asked)
+    if not asked:
+        rank(turn)
+        back_off(turn, "no station to ask")
+        return
+    turn.move(RobotPhase.QUOTING)
+    turn.set_timer("quotes", settings.quote_window_ms)
+
+
+def refuse_offer(turn: RobotTurn, known: KnownOffer) -> str:
+    """Why a station is not even asked, or empty."""
+    settings = turn.settings
+    offer = known.offer
+    bar = turn.state.bars.get(known.sender.hex())
+    if bar is not None and bar.until_s > turn.at.wall_s:
+        return f"barred: {bar.reason}"
+    if known.until_s < turn.at.wall_s:
+        return "offer expired"
+    if settings.stations and known.sender not in settings.stations:
+        return "not a station that the owner named"
+    if offer.network != settings.network.caip2:
+        return f"settles on {offer.network}, the robot on {settings.network.caip2}"
+    if bytes.fromhex(offer.asset[2:]) != settings.network.token:
+        return f"wants {offer.asset}, the robot pays in {address_to_hex(settings.network.token)}"
+    return refuse_way(settings, turn.session.wanted, offer)
+
+
+def on_quote(turn: RobotTurn, body: Quote, sender: bytes, token: str) -> None:
+    """A station's answer: a quote."""
+    key = sender.hex()
+    session = turn.session
+    known = turn.state.offers.get(key)
+    if key not in session.asked or known is None:
+        turn.ignore("late quote")
+        return
+    try:
+        agreed = read_quote(body.payment_required, known.offer, turn.settings.network, session.id)
+    except RemoteError as error:
+        _answered(turn, key, Answer(token, None, str(error)))
+        return
+    limit = turn.settings.policy.price_max_atomic_per_kwh
+    asked = turn.letter(session.asked[key])
+    countered = asked is None or isinstance(asked.seal.draft.body, QuoteCounter)
+    if agreed.terms.price_atomic_per_kwh > limit > 0 and not countered:
+        turn.answer(session.asked[key])
+        topic = station_inbox(turn.settings.zone, known.offer.station)
+        letter = turn.post(QuoteCounter(limit, 1), to=sender, topic=topic, keep=True)
+        turn.update(
+            asked={**session.asked, key: letter}, answers={**session.answers, key: Answer(token, agreed)}
+        )
+        return
+    _answered(turn, key, Answer(token, agreed))
+
+
+def on_reject(turn: RobotTurn, body: QuoteReject, sender: bytes, token: str) -> None:
+    """A station's answer: no."""
+    key = sender.hex()
+    if key not in turn.session.asked:
+        turn.ignore("late quote")
+        return
+    detail = f"{body.reason}: {body.detail}" if body.detail else body.reason
+    before = turn.session.answers.get(key)
+    if before is not None and before.agreed is not None:
+        _answered(turn, key, before)  # it refused the counter-offer; its first quote stands and is judged
+        return
+    _answered(turn, key, Answer(token, None, detail))
+
+
+def _answered(turn: RobotTurn, key: str, answer: Answer) -> None:
+    session = turn.session
+    turn.answer(session.asked[key])
+    turn.update(
+        asked={k: v for k, v in session.asked.items() if k != key}, answers={**session.answers, key: answer}
+    )
+    if not turn.session.asked:
+        decide(turn)
+
+
+# --- choosing -----------------------------------------------------------------------------------------------
+
+
+def rank(turn: RobotTurn) -> tuple[Candidate, ...]:
+    """Every known station with its score, or the reason why not."""
+    session = turn.session
+    candidates = []
+    for key, known in turn.state.offers.items():
+        answer = session.answers.get(key)
+        refused = refuse_offer(turn, known)
+        if not refused and answer is not None:
+            refused = answer.refused
+        candidates.append(
+            judge(
+                turn.settings,
+                session.wanted,
+                known.offer,
+                known.sender,
+                answer.agreed if answer else None,
+                exposure=turn.exposure(),
+                now_s=turn.at.wall_s,
+                refused=refused,
+            )
+        )
+    ranking = choose(candidates)
+    turn.update(ranking=ranking)
+    return ranking
+
+
+def decide(turn: RobotTurn) -> None:
+    """The quote window is over, or all have answered: choose, and agree with the best."""
+    turn.clear_timer("quotes")
+    turn.answer(*turn.session.asked.values())
+    turn.update(asked={})
+    ranking = rank(turn)
+    if not ranking or not ranking[0].chosen:
+        back_off(turn, "no acceptable offer")
+        return
+    session = turn.session
+    settings = turn.settings
+    best = ranking[0].identity.hex()
+    for key, answer in session.answers.items():
+        if key != best and answer.agreed is not None:
+            offer = turn.state.offers[key]
+            topic = station_inbox(settings.zone, offer.offer.station)
+            turn.post(SessionStop("Other", "another station was chosen"), to=offer.sender, topic=topic)
+    answer = session.answers[best]
+    agreed = answer.agreed
+    known = turn.state.offers[best]
+    if agreed is None:
+        back_off(turn, "no acceptable offer")
+        return
+    channel = ChannelJson(
+        payer=settings.payer,
+        payer_authorizer=settings.voucher_key,
+        receiver=agreed.receiver,
+        receiver_authorizer=agreed.receiver_authorizer,
+        token=settings.network.token,
+        withdraw_delay_s=agreed.withdraw_delay_s,
+        salt=session.salt,
+    )
+    agreement = Agreement(
+        offer=known,
+        quote_token=answer.token,
+        agreed=agreed,
+        channel=channel,
+        channel_id=channel_key(settings.network, channel),
+        escrow_atomic=escrow_atomic(settings, agreed, session.wanted.energy_milliwh, turn.exposure()),
+        valid_before_s=turn.at.wall_s + agreed.requirements.max_timeout_seconds,
+    )
+    turn.update(agreement=agreement)
+    turn.move(RobotPhase.FUNDING)
+    turn.set_timer("funding", settings.funding_timeout_ms)
+    turn.start(ReadHead(turn.purpose("head")))
+
+
+# --- funding ------------------------------------------------------------------------------------------------
+
+
+def sign_deposit(turn: RobotTurn) -> None:
+    """The head of the chain was seen: sign deposit and start fee, or leave without having signed anything."""
+    session = turn.session
+    agreement = session.contract()
+    terms = agreement.agreed.terms
+    fee = terms.start_fee_atomic
+    refused = turn.head_disagrees() or refuse_signature(
+        turn.settings.policy, turn.exposure(), rise_atomic=fee, ahead_atomic=fee, now_s=turn.at.wall_s
+    )
+    if not refused and agreement.valid_before_s - turn.at.wall_s < MARGIN_S:
+        refused = f"the deposit would be valid for less than {MARGIN_S} s"
+    if refused:
+        leave(turn, refused)
+        return
+    channel = ChannelId(agreement.channel_id)
+    deposit = DepositAuthorization(
+        amount_atomic=agreement.escrow_atomic,
+        valid_after_s=0,
+        valid_before_s=agreement.valid_before_s,
+        salt=keccak256(session.salt + b"deposit"),
+        signature=SIGNATURE_NONE,
+    )
+    turn.change(
+        ledger=turn.state.ledger.promise(channel, Address(agreement.agreed.receiver), agreement.escrow_atomic)
+    )
+    turn.record_signature(fee)
+    payload = build_deposit(agreement.agreed, agreement.channel, agreement.channel_id, fee, deposit)
+    letter = turn.tell(
+        PaymentBody(payload),
+        keep=True,
+        voucher_digest=digest_voucher(turn.settings.network, channel, fee),
+        deposit_digest=digest_deposit(turn.settings.network, turn.settings.payer, channel, deposit),
+    )
+    turn.update(payment=Pending(letter, need="", amount=fee, charged=0))
+    turn.set_timer("poll", 10 * turn.settings.poll_ms)
+
+
+def leave(turn: RobotTurn, reason: str) -> None:
+    """Nothing was signed: release the connector and try again later."""
+    turn.tell(SessionStop("Other", reason[:512]))
+    turn.clear_timers()
+    ranking = tuple(
+        replace(item, refused=reason, chosen=False) if item.chosen else item for item in turn.session.ranking
+    )
+    turn.update(jobs={}, ranking=ranking, agreement=None)
+    back_off(turn, reason)
+
+
+def on_deposit_answer(turn: RobotTurn, body: PaymentResult, sender_token: str) -> None:
+    """The station says what became of the deposit; only the chain is believed."""
+    pending = turn.session.payment
+    if pending is None or body.answers != pending.letter:
+        turn.ignore("late payment result")
+        return
+    if not body.settle.success:
+        reason = str(body.settle.error_reason)
+        stop(turn, "DeAuthorized", f"deposit refused: {reason}", fault=FAILED, tokens=(sender_token,))
+        return
+    turn.answer(pending.letter)
+    turn.update(payment=None)
+    note_transaction(turn, "deposit", body.settle.transaction)
+    read_channel(turn)
+
+
+def on_funding_channel(turn: RobotTurn, fact: ChannelObserved) -> None:
+    """The channel on chain: funded means go."""
+    turn.end_reads(fact.channel_id)
+    session = turn.session
+    agreement = session.contract()
+    observe_channel(turn, fact)
+    if fact.withdraw_requested_at_s or fact.total_claimed_atomic > session.money.signed:
+        stop(turn, "DeAuthorized", "the channel is not new", fault=FAILED)
+        return
+    if fact.balance_atomic < agreement.escrow_atomic:
+        return  # not deep enough yet: the poll asks again
+    turn.clear_timers()
+    if session.payment is not None:
+        turn.answer(session.payment.letter)
+        turn.update(payment=None)
+    turn.money(charged=agreement.agreed.terms.start_fee_atomic)
+    turn.update(dock="driving")
+    turn.move(RobotPhase.APPROACHING)
+    turn.set_timer("docking", turn.settings.docking_timeout_ms)
+    turn.emit(start_docking(turn))
+
+
+def start_docking(turn: RobotTurn) -> StartDocking:
+    """The wish to drive in, the same after a restart."""
+    offer = turn.session.contract().offer.offer
+    return StartDocking(offer.dock, offer.marker_id, offer.pose_mm_mrad)
+
+
+def on_funding_poll(turn: RobotTurn) -> None:
+    """Time to look at the channel, whatever the station says."""
+    turn.set_timer("poll", turn.settings.poll_ms)
+    agreement = turn.session.contract()
+    if turn.purpose("channel") not in turn.session.jobs:
+        confirmations = agreement.agreed.terms.confirmations
+        turn.start(ReadChannel(turn.purpose("channel"), agreement.channel_id, confirmations))
+
+
+# --- no acceptable offer ------------------------------------------------------------------------------------
+
+
+def back_off(turn: RobotTurn, reason: str) -> None:
+    """Nobody sells for now: wait, doubling; then call for help and ask more rarely."""
+    session = turn.session
+    settings = turn.settings
+    turn.answer(*(letter.id for letter in session.letters if letter.keep))
+    turn.update(asked={}, agreement=None, payment=None)
+    if session.rounds <= settings.back_off_tries:
+        turn.move(RobotPhase.BACKING_OFF)
+        turn.set_timer("again", settings.back_off_ms << min(session.rounds - 1, 10))
+        return
+    if session.phase == RobotPhase.IDLE.value:
+        turn.move(RobotPhase.BACKING_OFF)
+        turn.set_timer("again", settings.back_off_ms)
+        return
+    turn.move(RobotPhase.CALLING_FOR_HELP)
+    if not session.helped:
+        turn.update(helped=True)
+        turn.emit(CallForHelp(f"no station sells: {reason}"))
+    turn.set_timer("again", settings.help_retry_ms)
+
+
+def on_again(turn: RobotTurn) -> None:
+    """Time to ask again; the battery is looked at first."""
+    turn.emit(ReadBattery())
+    start_quoting(turn)
+
+
+def on_waiting_reading(turn: RobotTurn, reading: BatteryRead) -> None:
+    """The battery while nobody sells: shut down before deep discharge."""
+    turn.update(
+        wanted=replace(turn.session.wanted, state_of_charge_permille=reading.state_of_charge_permille)
+    )
+    waiting = turn.at_phase(RobotPhase.BACKING_OFF, RobotPhase.CALLING_FOR_HELP)
+    if waiting and reading.state_of_charge_permille <= turn.settings.shutdown_permille:
+        turn.clear_timers()
+        turn.move(RobotPhase.SHUT_DOWN)
+        turn.emit(ShutDownSafely(f"battery at {reading.state_of_charge_permille / 10} % and nobody sells"))
+
+
+def on_waiting_battery(turn: RobotTurn, fact: BatteryObserved) -> None:
+    """The answer to a look at the battery."""
+    if fact.reading is not None:
+        on_waiting_reading(turn, fact.reading)
+
+
+def cancel(turn: RobotTurn) -> None:
+    """Stopped before anything was signed; the station's hold runs out by itself."""
+    turn.clear_timers()
+    turn.update(jobs={}, asked={})
+    turn.move(RobotPhase.IDLE)

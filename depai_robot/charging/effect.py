@@ -192,11 +192,13 @@ class ReadMeter(_Effect, frozen=True):
         connector: number.
         session: written into the statement (OCMF ID).
         transaction: OCMF TX letter: B begin, C running, E end.
+        pagination: number of the statement (OCMF PG); counted by the machine, so it survives a restart.
     """
 
     connector: int
     session: str
     transaction: str
+    pagination: int = 0
 
 
 # --- calls on the settlement contract (mirrors of ports, in plain values) ----------------------------------

@@ -37,6 +37,7 @@ from depai_robot.values.identity import did_pkh
 Job = ReadHead | ReadChannel | PrepareTransaction | BroadcastTransaction
 
 LETTERS_MAX = 1100
+REPLIES_MAX = 4
 
 
 class Letter(Struct, frozen=True):
@@ -49,6 +50,7 @@ class Letter(Struct, frozen=True):
         token: the signed bytes, once they are; sent again identically.
         keep: wants an answer: sent again until it comes.
         retain: for offers.
+        answers: id of the message that this answers; sent again whenever that one is repeated.
     """
 
     id: str
@@ -57,6 +59,7 @@ class Letter(Struct, frozen=True):
     token: str = ""
     keep: bool = False
     retain: bool = False
+    answers: str = ""
 
 
 class Dialogue(Struct, frozen=True, kw_only=True):
@@ -66,6 +69,7 @@ class Dialogue(Struct, frozen=True, kw_only=True):
         id: of the session, ``-`` for what belongs to none.
         seq: of the next message.
         letters: under way, oldest first.
+        replies: signed answers by the id of what they answer, the newest few.
         jobs: chain effects without an outcome yet, by purpose.
         timers: due times on the session clock, by name.
         ignored: how often something was ignored, by reason.
@@ -74,6 +78,7 @@ class Dialogue(Struct, frozen=True, kw_only=True):
     id: str
     seq: int = 0
     letters: tuple[Letter, ...] = ()
+    replies: dict[str, Letter] = {}
     jobs: dict[str, Job] = {}
     timers: dict[str, int] = {}
     ignored: dict[str, int] = {}
@@ -179,6 +184,7 @@ class Turn(Generic[D]):
         topic: str,
         keep: bool = False,
         retain: bool = False,
+        answers: str = "",
         ttl_s: int = 0,
         voucher_digest: bytes = b"",
         deposit_digest: bytes = b"",
@@ -191,6 +197,7 @@ class Turn(Generic[D]):
             topic: where it goes.
             keep: say it again until :meth:`answer`.
             retain: for offers.
+            answers: id of the message that this answers.
             ttl_s: validity, when not the usual one.
             voucher_digest: for a payment, what the voucher key signs.
             deposit_digest: for a deposit, what the payer key signs.
@@ -212,7 +219,7 @@ class Turn(Generic[D]):
         seal: SealMessage | SealPayment = SealMessage(draft)
         if voucher_digest:
             seal = SealPayment(draft, voucher_digest, deposit_digest or None)
-        letter = Letter(letter_id, topic, seal, keep=keep, retain=retain)
+        letter = Letter(letter_id, topic, seal, keep=keep, retain=retain, answers=answers)
         self.update(seq=session.seq + 1, letters=(*session.letters, letter))
         self.emit(seal)
         if keep:
@@ -231,6 +238,9 @@ class Turn(Generic[D]):
             return
         self.emit(Publish(letter.topic, fact.token, letter.retain))
         done = replace(letter, token=fact.token)
+        if letter.answers:
+            replies = {**self.session.replies, letter.answers: done}
+            self.update(replies=dict(list(replies.items())[-REPLIES_MAX:]))
         letters = (done if item is letter else item for item in self.session.letters)
         self.update(letters=tuple(item for item in letters if item.keep or not item.token))
 
@@ -241,6 +251,13 @@ class Turn(Generic[D]):
             self.update(letters=kept)
         if not any(item.keep for item in kept):
             self.clear_timer("retry")
+
+    def reply_again(self, message_id: str) -> bool:
+        """Whether that message was answered before; then the same answer goes out again."""
+        reply = self.session.replies.get(message_id)
+        if reply is not None:
+            self.emit(Publish(reply.topic, reply.token, reply.retain))
+        return reply is not None or any(item.answers == message_id for item in self.session.letters)
 
     def resend(self, letter_id: str) -> None:
         """Sends a signed letter again, the same bytes."""

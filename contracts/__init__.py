@@ -1,0 +1,1 @@
+"""Development contracts: our own stand-ins, for development chains only."""

@@ -98,8 +98,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def dock_sha256(dock: DockModel) -> str:
-    """Hash of a dock's geometry; comments and layout of its file don't count."""
-    return hashlib.sha256(json.dumps(asdict(dock), sort_keys=True).encode()).hexdigest()
+    """Hash of what a camera sees of a dock; the pads, and the comments of its file, don't count."""
+    visible = {key: value for key, value in asdict(dock).items() if key != "pads"}
+    return hashlib.sha256(json.dumps(visible, sort_keys=True).encode()).hexdigest()
 
 
 def parse_manifest(data: bytes) -> Manifest:

@@ -30,7 +30,9 @@ _RANGE_MIN_M, _RANGE_MAX_M = 0.1, 12.0
 _DEPTH_MIN_M = 0.02
 _HUBER_SIGMAS = 1.5
 _ITERATIONS_MAX = 15
-_STEP_MIN = 1e-7
+_GAIN_MIN, _GAIN_MIN_SHARE = 1e-6, 1e-3
+"""Squared sigmas; a step that gains less moves the pose by a small part of its own uncertainty."""
+
 _SUSPICIOUS_RESIDUAL = 2.0
 _ROUND_TRIP_MAX_PX = 0.05
 _UNDISTORT_STEPS = 25
@@ -234,7 +236,7 @@ def _refine(rotation: Array, position_m: Array, points_m: Array, rays: Array, si
             continue
         rotation, position_m = turn @ rotation, position_m + step[:3]
         turned = points_m @ rotation.T
-        done = cost - trial_cost < 1e-9 * cost or float(np.abs(step).max()) < _STEP_MIN
+        done = cost - trial_cost < _GAIN_MIN + _GAIN_MIN_SHARE * cost
         (residuals, seen), weights, cost = trial, trial_weights, trial_cost
         damping = max(damping / 8.0, 1e-9)
         if done:

@@ -1,0 +1,282 @@
+"""The detector on the models that ship: what it finds on kept frames, and every way it must refuse to start."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from depai_robot.adapters.onnx_detector import CPU, OnnxDetector
+from depai_robot.app.dock_observer import DockObserver, make_observer
+from depai_robot.app.resource import resource_path
+from depai_robot.perception.dock import parse_dock
+from depai_robot.perception.frame import CameraIntrinsics, Frame
+from depai_robot.perception.manifest import parse_manifest
+from depai_robot.perception.network import next_region
+from depai_robot.perception.pose import estimate_pose
+from depai_robot.perception.region import Region
+from depai_robot.ports import Detector
+from depai_robot.values.error import ConfigError, DeviceFailedError
+
+FRAMES = Path(__file__).parents[1] / "data" / "dock_frames"
+TRUTH = json.loads((FRAMES / "truth.json").read_text(encoding="utf-8"))
+WITH_DOCK = [name for name, entry in TRUTH.items() if entry["dock"]]
+WITHOUT_DOCK = [name for name, entry in TRUTH.items() if not entry["dock"]]
+DOCK = parse_dock(resource_path("config", "dock.yaml").read_text(encoding="utf-8"))
+
+
+def read_frame(name, stamp_ns=1):
+    grey = cv2.imread(str(FRAMES / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
+    focal_px = TRUTH[name]["focal_px"]
+    intrinsics = CameraIntrinsics(640, 480, focal_px, focal_px, 319.5, 239.5)
+    return Frame(np.repeat(grey[:, :, None], 3, axis=2), stamp_ns, intrinsics)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return OnnxDetector(resource_path("models"))
+
+
+def estimate(detector, frame, keypoints):
+    gate = detector.manifest.make_gate()
+    return estimate_pose(
+        keypoints,
+        frame.intrinsics,
+        DOCK,
+        stamp_ns=frame.stamp_ns,
+        gate=gate,
+        model_sha256=detector.model_sha256,
+    )
+
+
+@pytest.mark.parametrize("name", WITH_DOCK)
+def test_the_dock_is_found_where_it_is(detector, name):
+    frame, truth = read_frame(name), TRUTH[name]["dock"]
+    keypoints = detector.detect(frame)
+    assert keypoints is not None
+    observation = estimate(detector, frame, keypoints)
+    assert observation is not None
+    error_m = np.linalg.norm(np.array(observation.dock_in_camera.position_m) - truth["position_m"])
+    assert error_m < max(0.05, 0.05 * np.linalg.norm(truth["position_m"]))
+    between = np.array(truth["rotation"]).T @ observation.dock_in_camera.rotation()
+    assert abs(np.degrees(np.arctan2(between[1, 0], between[0, 0]))) < 10
+
+
+@pytest.mark.parametrize("name", WITHOUT_DOCK)
+def test_nothing_is_published_of_a_room_without_a_dock(detector, name):
+    frame = read_frame(name)
+    keypoints = detector.detect(frame)
+    assert keypoints is None or estimate(detector, frame, keypoints) is None
+
+
+def test_a_look_in_the_right_region_finds_the_same(detector):
+    frame = read_frame("middle")
+    keypoints = detector.detect(frame)
+    again = detector.detect_in(frame, next_region(keypoints))
+    visible = keypoints.visibility > 0.5
+    assert np.abs(again.points_px - keypoints.points_px)[visible].max() < 3.0
+    assert detector.detect_in(frame, Region(30.0, 30.0, 60.0)) is None
+
+
+def test_the_same_frame_gives_the_same_bits(detector):
+    first, second = (detector.detect(read_frame("middle")) for _ in range(2))
+    np.testing.assert_array_equal(first.points_px, second.points_px)
+    np.testing.assert_array_equal(first.sigma_px, second.sigma_px)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (64, 48), (1280, 720), (479, 641)])
+def test_odd_images_do_no_harm(detector, size):
+    width, height = size
+    intrinsics = CameraIntrinsics(width, height, 400.0, 400.0, width / 2, height / 2)
+    for image in (np.zeros((height, width, 3), np.uint8), np.full((height, width, 3), 255, np.uint8)):
+        assert detector.detect(Frame(image, 1, intrinsics)) is None
+
+
+def test_the_observer_publishes_from_the_second_frame_on():
+    observer = make_observer(resource_path("models"), resource_path("config", "dock.yaml"))
+    published = []
+    for i in range(4):
+        keypoints, observation = observer(read_frame("middle", stamp_ns=(i + 1) * 100_000_000))
+        assert keypoints is not None
+        published.append(observation is not None)
+    assert published == [False, True, True, True]
+    _, observation = observer(read_frame("empty_room", stamp_ns=500_000_000))
+    assert observation is None
+
+
+def test_the_observer_passes_over_a_dock_with_another_tag(detector):
+    observer = DockObserver(detector, DOCK, gate=detector.manifest.make_gate())
+    keypoints, _ = observer(read_frame("middle"))
+    seen = observer.seen_tag_id
+    assert keypoints is not None
+    assert seen is not None
+    observer = DockObserver(detector, DOCK, gate=detector.manifest.make_gate())
+    observer.tag_id = seen
+    assert observer(read_frame("middle"))[0] is not None
+    observer.tag_id = seen + 1
+    assert observer(read_frame("middle", stamp_ns=2))[0] is None
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def models(tmp_path):
+    folder = tmp_path / "models"
+    shutil.copytree(resource_path("models"), folder)
+    return folder
+
+
+def rewrite(models, change):
+    """Changes the manifest's JSON and saves it."""
+    path = models / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    change(manifest)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def adopt(models, name, data):
+    """Replaces a file and makes the manifest expect it, as someone with a set of their own would."""
+    (models / name).write_bytes(data)
+
+    def change(manifest):
+        entry = manifest["files"][name]
+        entry["sha256"], entry["size_bytes"] = hashlib.sha256(data).hexdigest(), len(data)
+
+    rewrite(models, change)
+
+
+def refused(models, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        OnnxDetector(models)
+    return str(caught.value)
+
+
+def test_the_copy_itself_is_accepted(models):
+    assert (
+        OnnxDetector(models).model_sha256
+        == hashlib.sha256((models / "manifest.json").read_bytes()).hexdigest()
+    )
+
+
+def test_an_absent_file_is_named(models):
+    (models / "keypoints.onnx").unlink()
+    assert "keypoints.onnx" in refused(models, "can't be read: No such file")
+    assert "manifest.json" in refused(models / "nowhere", "can't be read: No such file")
+
+
+@pytest.mark.parametrize("name", ["finder.onnx", "keypoints.onnx", "golden.npz"])
+def test_damage_is_refused_with_both_hashes(models, name):
+    good = (models / name).read_bytes()
+    expected = hashlib.sha256(good).hexdigest()
+    flipped = bytearray(good)
+    flipped[len(good) // 2] ^= 0x10
+    for bad in (bytes(flipped), good[: len(good) // 2], b""):
+        (models / name).write_bytes(bad)
+        message = refused(models, "sha256 is")
+        assert name in message
+        assert expected in message
+        assert hashlib.sha256(bad).hexdigest() in message
+    (models / name).write_bytes(good + b"\0")
+    refused(models, "longer than")
+
+
+@pytest.mark.parametrize("data", [b"garbage", b"\x08\x08" * 100])
+def test_a_file_that_is_no_model_is_refused_though_its_hash_is_right(models, data):
+    adopt(models, "finder.onnx", data)
+    assert "finder.onnx" in refused(models, "can't be loaded")
+
+
+def test_swapped_models_are_refused(models):
+    finder, keypoints = ((models / n).read_bytes() for n in ("finder.onnx", "keypoints.onnx"))
+    adopt(models, "finder.onnx", keypoints)
+    adopt(models, "keypoints.onnx", finder)
+    refused(models, "has inputs and outputs")
+
+
+def test_changed_weights_fail_the_golden_vector(models):
+    """A single flipped bit in a weight still loads; if its hash were adopted, the golden vector is left."""
+    data = bytearray((models / "finder.onnx").read_bytes())
+    weights = data.find(b"\x4a", len(data) // 3)
+    for offset in range(weights + 3000, weights + 7000, 4):
+        data[offset + 3] ^= 0x40  # an exponent's high bit
+    adopt(models, "finder.onnx", bytes(data))
+    refused(models, "golden vector|not finite|can't be loaded")
+
+
+def test_tensors_in_other_files_are_refused(models):
+    data = (models / "finder.onnx").read_bytes()
+    # metadata_props (field 14 of ModelProto) takes the same key and value message as external_data.
+    entry = b"\x0a\x08location\x12\x05/etc/"
+    adopt(models, "finder.onnx", data + b"\x72" + bytes([len(entry)]) + entry)
+    refused(models, "keeps tensors in other files")
+
+
+def test_a_manifest_that_lists_other_tensors_is_refused(models):
+    rewrite(models, lambda m: m["files"]["finder.onnx"]["inputs"][0].update(shape=[1, 3, 240, 320]))
+    refused(models, "expected opset 17")
+
+
+def test_another_golden_vector_is_refused(models):
+    with np.load(models / "golden.npz") as archive:
+        golden = dict(archive)
+    golden["presence"] = golden["presence"] + 0.5
+    np.savez(models / "other.npz", **golden)
+    adopt(models, "golden.npz", (models / "other.npz").read_bytes())
+    refused(models, "presence differs from the golden vector")
+    golden["presence"] = golden["presence"].astype(np.float64)
+    np.savez(models / "other.npz", **golden)
+    adopt(models, "golden.npz", (models / "other.npz").read_bytes())
+    refused(models, "a golden vector has")
+    adopt(models, "golden.npz", b"PK\x03\x04 nothing")
+    refused(models, "not a golden vector")
+
+
+def test_a_provider_is_never_replaced_in_silence(models):
+    with pytest.raises(ConfigError, match="NoSuchExecutionProvider: not in this build"):
+        OnnxDetector(models, providers=("NoSuchExecutionProvider",))
+    detector = OnnxDetector(models, providers=("NoSuchExecutionProvider", CPU))
+    assert detector.provider == CPU
+    assert "NoSuchExecutionProvider" in detector.refusals[0]
+    with pytest.raises(ConfigError, match="a provider and a thread"):
+        OnnxDetector(models, providers=())
+
+
+def test_another_dock_is_refused(tmp_path):
+    text = resource_path("config", "dock.yaml").read_text(encoding="utf-8")
+    other = tmp_path / "dock.yaml"
+    other.write_text(text.replace("half_width_m: 0.06", "half_width_m: 0.07"), encoding="utf-8")
+    make_observer(resource_path("models"), other)  # pads are not seen
+    other.write_text(text.replace("thickness_m: 0.02", "thickness_m: 0.03"), encoding="utf-8")
+    with pytest.raises(ConfigError, match="trained for"):
+        make_observer(resource_path("models"), other)
+    with pytest.raises(ConfigError, match="can't be read"):
+        make_observer(resource_path("models"), tmp_path / "none.yaml")
+
+
+class NanSession:
+    def __init__(self, value):
+        self.value = value
+
+    def run(self, names, inputs):
+        if isinstance(self.value, Exception):
+            raise self.value
+        return [np.full((1, 5, 30, 40), self.value, np.float32)]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, RuntimeError("device lost")])
+def test_a_runtime_that_fails_while_running_is_a_failed_device(value):
+    detector = OnnxDetector(resource_path("models"))
+    detector._finder = NanSession(value)
+    with pytest.raises(DeviceFailedError, match="not finite|device lost"):
+        detector.detect(read_frame("middle"))
+
+
+def test_the_manifest_that_ships_is_whole():
+    manifest = parse_manifest(resource_path("models", "manifest.json").read_bytes())
+    assert manifest.gate.threshold >= 0.5
+    total = sum(entry.size_bytes for entry in manifest.files.values())
+    assert total < 8 * 2**20

@@ -7,8 +7,10 @@ Sources: RFC 7515 (JWS), RFC 8812 (ES256K), RFC 7638 (order of JWK members), did
 
 import base64
 import binascii
+import functools
 import hashlib
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -35,27 +37,45 @@ LIFETIME_OFFER_MAX_S = 24 * 3600
 EVERYBODY = "*"
 """Addressee of offers."""
 
-_SEGMENT_BYTES_MAX = 1024
+REFUSAL_CODES = (
+    "size", "form", "header", "key", "version", "time", "addressee", "signature", "type", "body",
+)  # fmt: skip
+"""Every ``code`` of a RefusedMessageError, cheapest check first."""
+
+_HEADER_BYTES_MAX = 1024
 """A header is about 300 bytes; a longer one is no header of ours."""
+_SIGNATURE_CHARACTERS = 86
+"""64 bytes r || s in base64url."""
+_DETAIL_CHARACTERS_MAX = 240
+"""A refusal goes to logs and counters: the sender must not choose how long it is."""
+_SENDERS_MAX = 512
+"""Headers whose key was checked lately. A site has fewer; a stranger can only make us check again."""
+
+_REFUSED_BY_DECODER = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding of strange bytes raises; UnicodeDecodeError is a ValueError."""
 
 
 class RefusedMessageError(RemoteError):
     """A message that does not get in.
 
     Attributes:
-        code: one of a short list of words, for counting.
+        code: one of :data:`REFUSAL_CODES`, for counting.
+        detail: what was seen and what was expected; one printable line, cut after 240 characters.
     """
 
     def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
+        # The detail may quote the message: no line breaks or terminal codes of a stranger get into a log.
+        shown = "".join(c if c.isprintable() else "?" for c in detail[:_DETAIL_CHARACTERS_MAX])
+        super().__init__(f"{code}: {shown}")
         self.code = code
+        self.detail = shown
 
 
 class _Jwk(Struct, frozen=True, forbid_unknown_fields=True):
     crv: Literal["secp256k1"]
     kty: Literal["EC"]
-    x: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{43}$")]
-    y: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{43}$")]
+    x: Annotated[str, Meta(min_length=43, max_length=43)]
+    y: Annotated[str, Meta(min_length=43, max_length=43)]
 
 
 class _Header(Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,6 +104,41 @@ class Verified:
     draft: Draft
 
 
+@dataclass(frozen=True, slots=True)
+class SeenIds:
+    """The message ids of each sender that have not expired: an id counts once, however often it comes.
+
+    A value; whoever keeps it across restarts rebuilds it from its journal. Copies of a message that was lost on its
+    way are identical bytes, so what is refused here may still deserve the same answer again.
+
+    Attributes:
+        expiry_by_id: (sender, id) to Unix seconds.
+        count_max: when so many live ids are remembered, the next one is refused: forgetting one would let it in
+            twice.
+    """
+
+    expiry_by_id: dict[tuple[bytes, str], int] = field(default_factory=dict)
+    count_max: int = 4096
+
+    def seen(self, message: "Verified") -> bool:
+        """Whether this id of this sender is remembered."""
+        return (message.sender, message.draft.id) in self.expiry_by_id
+
+    def add(self, message: "Verified", now_s: int) -> "SeenIds":
+        """Remembers it, and forgets what has expired (such a message is refused for its time).
+
+        Raises:
+            RefusedMessageError: code ``size``: too many are alive.
+        """
+        alive = {key: exp for key, exp in self.expiry_by_id.items() if exp >= now_s}
+        alive[message.sender, message.draft.id] = message.draft.exp
+        if len(alive) > self.count_max:
+            raise RefusedMessageError(
+                "size", f"{len(alive)} messages are alive, at most {self.count_max} are remembered"
+            )
+        return SeenIds(alive, self.count_max)
+
+
 def _encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
@@ -96,6 +151,28 @@ def _decode(part: bytes, what: str) -> bytes:
     if base64.urlsafe_b64encode(data).rstrip(b"=") != part:
         raise RefusedMessageError("form", f"{what} is not canonical base64url")
     return data
+
+
+def encode_body(body: Any) -> bytes:
+    """JSON of a message's body; the same body always gives the same bytes. Raises BugError when it is none."""
+    if type(body) not in TYPE_BY_BODY:
+        raise BugError(f"{type(body).__name__} is not a message body")
+    return msgspec.json.encode(body)
+
+
+def decode_body(kind: str, data: bytes) -> Any:
+    """A message's body from its JSON, strictly.
+
+    Raises:
+        RefusedMessageError: code ``type`` or ``body``.
+    """
+    decoder = _BODIES.get(kind)
+    if decoder is None:
+        raise RefusedMessageError("type", f"{kind!r}, expected one of {', '.join(_BODIES)}")
+    try:
+        return decoder.decode(data)
+    except _REFUSED_BY_DECODER as error:
+        raise RefusedMessageError("body", f"{kind}: {error}") from error
 
 
 def encode_header(public_key: bytes, chain_id: int) -> str:
@@ -117,11 +194,9 @@ def encode_signing_input(draft: Draft, header: str) -> bytes:
     """``header.payload``, what is hashed and signed; the same draft always gives the same bytes.
 
     Raises:
-        BugError: the body is not a message, or the whole is too long.
+        BugError: the body is not a message, the whole is too long, or another strict reader would refuse it.
     """
-    kind = TYPE_BY_BODY.get(type(draft.body))
-    if kind is None:
-        raise BugError(f"{type(draft.body).__name__} is not a message body")
+    body = encode_body(draft.body)
     payload = EnvelopeJson(
         v=WIRE_VERSION,
         id=draft.id,
@@ -130,14 +205,19 @@ def encode_signing_input(draft: Draft, header: str) -> bytes:
         ts=draft.ts,
         exp=draft.exp,
         to=draft.to,
-        type=kind,
-        body=msgspec.Raw(msgspec.json.encode(draft.body)),
+        type=TYPE_BY_BODY[type(draft.body)],
+        body=msgspec.Raw(body),
     )
-    signing_input = f"{header}.{_encode(msgspec.json.encode(payload))}".encode()
-    if len(signing_input) + 88 > MESSAGE_BYTES_MAX:
-        raise BugError(
-            f"a message must fit {MESSAGE_BYTES_MAX} bytes, this one has {len(signing_input) + 88}"
-        )
+    data = msgspec.json.encode(payload)
+    try:
+        _to_draft(_decode_envelope(data))
+    except RefusedMessageError as error:
+        # A struct does not check its own fields when it is made; the other side would.
+        raise BugError(f"a message that every reader would refuse must not be signed: {error}") from error
+    signing_input = f"{header}.{_encode(data)}".encode()
+    size = len(signing_input) + 1 + _SIGNATURE_CHARACTERS
+    if size > MESSAGE_BYTES_MAX:
+        raise BugError(f"a message must fit {MESSAGE_BYTES_MAX} bytes, this one has {size}")
     return signing_input
 
 
@@ -156,6 +236,9 @@ def assemble(signing_input: bytes, signature: bytes) -> str:
 def verify_token(token: bytes | str, *, now_s: int, chain_id: int, recipient: Address | None) -> Verified:
     """Lets a message in, or refuses it. Cheap checks come before the signature. Raises nothing else on any bytes.
 
+    A message may be older than the allowed difference of clocks as long as it has not expired: a sender that was cut
+    off, or restarted, sends the same bytes again.
+
     Args:
         token: as it came.
         now_s: wall clock, Unix seconds.
@@ -163,25 +246,17 @@ def verify_token(token: bytes | str, *, now_s: int, chain_id: int, recipient: Ad
         recipient: our identity's address; None accepts only messages to everybody.
 
     Raises:
-        RefusedMessageError: its ``code`` is one of size, form, header, key, time, addressee, signature, version,
-            type, body.
+        RefusedMessageError: with one of REFUSAL_CODES.
     """
     raw = token.encode("utf-8", "surrogatepass") if isinstance(token, str) else bytes(token)
-    if len(raw) > MESSAGE_BYTES_MAX:
-        raise RefusedMessageError("size", f"{len(raw)} bytes, at most {MESSAGE_BYTES_MAX}")
-    parts = raw.split(b".")
-    if len(parts) != 3:
-        raise RefusedMessageError("form", f"expected header.payload.signature, got {len(parts)} parts")
-    if len(parts[0]) > _SEGMENT_BYTES_MAX:
-        raise RefusedMessageError("header", f"{len(parts[0])} bytes, at most {_SEGMENT_BYTES_MAX}")
-    sender, public_key = _check_header(_decode(parts[0], "header"), chain_id)
-    signature = _decode(parts[2], "signature")
-    envelope = _decode_envelope(_decode(parts[1], "payload"))
+    header, payload, signature = _split(raw)
+    sender, public_key = _check_header(header, chain_id)
+    envelope = _decode_envelope(_decode(payload, "payload"))
     _check_time(envelope, now_s)
-    mine = EVERYBODY if recipient is None else did_pkh(chain_id, recipient)
+    mine = EVERYBODY if recipient is None else _did_pkh(chain_id, recipient)
     if envelope.to not in (mine, EVERYBODY) or (envelope.to == EVERYBODY) != (envelope.type == "offer"):
-        raise RefusedMessageError("addressee", f"to {envelope.to!r}, expected {mine}")
-    _check_signature(public_key, parts[0] + b"." + parts[1], signature)
+        raise RefusedMessageError("addressee", f"{envelope.type!r} to {envelope.to!r}, expected {mine}")
+    _check_signature(public_key, raw[: len(header) + 1 + len(payload)], _decode(signature, "signature"))
     return Verified(sender, _to_draft(envelope))
 
 
@@ -191,25 +266,43 @@ def open_token(token: str) -> Draft:
     Raises:
         RefusedMessageError: it is not a message at all.
     """
-    parts = token.encode().split(b".")
+    _, payload, _ = _split(token.encode("utf-8", "surrogatepass"))
+    return _to_draft(_decode_envelope(_decode(payload, "payload")))
+
+
+def _split(raw: bytes) -> tuple[bytes, bytes, bytes]:
+    if len(raw) > MESSAGE_BYTES_MAX:
+        raise RefusedMessageError("size", f"{len(raw)} bytes, at most {MESSAGE_BYTES_MAX}")
+    parts = raw.split(b".", 3)
     if len(parts) != 3:
-        raise RefusedMessageError("form", f"expected header.payload.signature, got {len(parts)} parts")
-    return _to_draft(_decode_envelope(_decode(parts[1], "payload")))
+        raise RefusedMessageError("form", f"{len(parts)} or more parts, expected 3: header.payload.signature")
+    return parts[0], parts[1], parts[2]
 
 
-def _check_header(data: bytes, chain_id: int) -> tuple[Address, PublicKey]:
+@functools.lru_cache(maxsize=_SENDERS_MAX)
+def _did_pkh(chain_id: int, address: bytes) -> str:
+    return did_pkh(chain_id, address)
+
+
+@functools.lru_cache(maxsize=_SENDERS_MAX)
+def _check_header(part: bytes, chain_id: int) -> tuple[Address, PublicKey]:
+    # Every message of a sender has the same header; the cache saves two hashes and a square root modulo p.
+    if len(part) > _HEADER_BYTES_MAX:
+        raise RefusedMessageError("header", f"{len(part)} bytes, at most {_HEADER_BYTES_MAX}")
     try:
-        header = _HEADER.decode(data)
+        header = _HEADER.decode(_decode(part, "header"))
         did_chain, address = parse_did_pkh(header.kid)
-    except (msgspec.MsgspecError, ConfigError, RecursionError, UnicodeDecodeError) as error:
+    except (*_REFUSED_BY_DECODER, ConfigError) as error:
         raise RefusedMessageError("header", str(error)) from error
-    if msgspec.json.encode(header) != data:
-        raise RefusedMessageError("header", "is not in canonical form (order, spaces or repeated keys)")
     if did_chain != chain_id:
         raise RefusedMessageError("header", f"identity of chain {did_chain}, expected {chain_id}")
-    point = _decode(header.jwk.x.encode(), "jwk.x") + _decode(header.jwk.y.encode(), "jwk.y")
+    point = _decode_coordinate(header.jwk.x, "jwk.x") + _decode_coordinate(header.jwk.y, "jwk.y")
     if public_key_to_address(point) != address:
         raise RefusedMessageError("key", "the key in jwk does not hash to the address in kid")
+    if encode_header(point, chain_id).encode() != part:
+        raise RefusedMessageError(
+            "header", "is not in canonical form: order of members, spaces, repeated members, EIP-55 checksum"
+        )
     try:
         return address, PublicKey(b"\x04" + point)
     except Exception as error:
@@ -217,12 +310,21 @@ def _check_header(data: bytes, chain_id: int) -> tuple[Address, PublicKey]:
         raise RefusedMessageError("key", "jwk is not a point of secp256k1") from error
 
 
+def _decode_coordinate(text: str, what: str) -> bytes:
+    data = _decode(text.encode("utf-8", "surrogatepass"), what)
+    if len(data) != 32:
+        raise RefusedMessageError("key", f"{what} has {len(data)} bytes, expected 32")
+    return data
+
+
 def _check_time(envelope: EnvelopeJson, now_s: int) -> None:
     longest = LIFETIME_OFFER_MAX_S if envelope.type == "offer" else LIFETIME_MAX_S
     if envelope.exp < now_s:
         raise RefusedMessageError("time", f"expired {now_s - envelope.exp} s ago")
     if envelope.ts > now_s + CLOCK_SKEW_MAX_S:
-        raise RefusedMessageError("time", f"made {envelope.ts - now_s} s in the future")
+        raise RefusedMessageError(
+            "time", f"made {envelope.ts - now_s} s in the future, at most {CLOCK_SKEW_MAX_S}"
+        )
     if not 0 <= envelope.exp - envelope.ts <= longest:
         raise RefusedMessageError("time", f"lives {envelope.exp - envelope.ts} s, expected 0 to {longest}")
 
@@ -240,18 +342,34 @@ def _check_signature(public_key: PublicKey, signing_input: bytes, signature: byt
 
 def _decode_envelope(data: bytes) -> EnvelopeJson:
     try:
-        return _ENVELOPE.decode(data)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        code = "version" if "$.v`" in str(error) else "form"
+        envelope = _ENVELOPE.decode(data)
+    except _REFUSED_BY_DECODER as error:
+        code = "version" if str(error).endswith("`$.v`") else "form"
         raise RefusedMessageError(code, str(error)) from error
+    if msgspec.json.encode(envelope) != data:
+        # Ours always are; another writer's JSON may be laid out otherwise, but must read the same to every reader.
+        _refuse_repeated_names(data)
+    return envelope
+
+
+def _refuse_repeated_names(data: bytes) -> None:
+    try:
+        json.loads(data, object_pairs_hook=_unique)
+    except _REFUSED_BY_DECODER as error:
+        raise RefusedMessageError("form", f"payload: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise ValueError(f"repeated name {name!r}")
+        members[name] = value
+    return members
 
 
 def _to_draft(envelope: EnvelopeJson) -> Draft:
-    decoder = _BODIES.get(envelope.type)
-    if decoder is None:
-        raise RefusedMessageError("type", f"{envelope.type!r}, expected one of {', '.join(_BODIES)}")
-    try:
-        body = decoder.decode(envelope.body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise RefusedMessageError("body", f"{envelope.type}: {error}") from error
+    body = decode_body(envelope.type, bytes(envelope.body))
+    if msgspec.json.encode(body) != bytes(envelope.body):
+        _refuse_repeated_names(bytes(envelope.body))
     return Draft(envelope.id, envelope.session, envelope.seq, envelope.ts, envelope.exp, envelope.to, body)

@@ -17,14 +17,14 @@ MESSAGE_BYTES_MAX = 64 * 1024
 CHARGING_EXTENSION = "depai-charging"
 """Key of :class:`ChargingTerms` in the ``extensions`` of a quote's PaymentRequired."""
 
-Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}$")]
+Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}\Z")]
 Atomic = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 """Money in atomic units. 2^63 - 1 is nine million million USDC: more is refused."""
 MilliWh = Annotated[int, Meta(ge=0, le=2**53)]
 UnixSeconds = Annotated[int, Meta(ge=0, le=2**40)]
 Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000)]
-AddressHex = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}$")]
-Bytes32Hex = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}$")]
+AddressHex = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}\Z")]
+Bytes32Hex = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}\Z")]
 Text = Annotated[str, Meta(max_length=512)]
 
 
@@ -76,7 +76,7 @@ class ChargingTerms(_Body, frozen=True):
     tranche_milliwh: Annotated[int, Meta(ge=1, le=10**9)]
     power_max_w: Annotated[int, Meta(ge=1, le=1_000_000)]
     stop_time_ms: Milliseconds
-    current_type: Annotated[str, Meta(pattern=r"^(AC|DC)$")]
+    current_type: Annotated[str, Meta(pattern=r"^(AC|DC)\Z")]
     meter: MeterIdentity
     report_interval_ms: Milliseconds
     voucher_timeout_ms: Milliseconds
@@ -113,7 +113,7 @@ class Offer(_Body, frozen=True):
     price_atomic_per_kwh: Atomic
     start_fee_atomic: Atomic
     available: bool
-    network: Annotated[str, Meta(pattern=r"^eip155:[1-9][0-9]{0,17}$")]
+    network: Annotated[str, Meta(pattern=r"^eip155:[1-9][0-9]{0,17}\Z")]
     asset: AddressHex
     receiver: AddressHex
     receiver_authorizer: AddressHex
@@ -134,7 +134,7 @@ class QuoteRequest(_Body, frozen=True):
     robot: Id
     energy_milliwh: MilliWh
     power_max_w: Annotated[int, Meta(ge=1, le=1_000_000)]
-    current_type: Annotated[str, Meta(pattern=r"^(AC|DC)$")]
+    current_type: Annotated[str, Meta(pattern=r"^(AC|DC)\Z")]
     payer_authorizer: AddressHex
 
 
@@ -300,7 +300,7 @@ class EnvelopeJson(Struct, frozen=True, forbid_unknown_fields=True):
 
     v: Annotated[int, Meta(ge=1, le=1)]
     id: Id
-    session: Annotated[str, Meta(pattern=r"^(-|[A-Za-z0-9][A-Za-z0-9_.-]{0,63})$")]
+    session: Annotated[str, Meta(pattern=r"^(-|[A-Za-z0-9][A-Za-z0-9_.-]{0,63})\Z")]
     seq: Annotated[int, Meta(ge=0, le=2**53)]
     ts: UnixSeconds
     exp: UnixSeconds

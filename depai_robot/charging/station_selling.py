@@ -1,0 +1,277 @@
+"""From a robot's question to its confirmed deposit: quotes, counter-offers, holding a connector, relaying."""
+
+from depai_robot.charging.effect import DepositWish, PrepareTransaction
+from depai_robot.charging.fact import ChainFailed, ChannelObserved, TransactionConfirmed
+from depai_robot.charging.message import (
+    ChargingTerms,
+    PaymentResult,
+    Quote,
+    QuoteCounter,
+    QuoteReject,
+    QuoteRequest,
+)
+from depai_robot.charging.message import Payment as PaymentBody
+from depai_robot.charging.setting import StationSettings
+from depai_robot.charging.station_charging import bind, end, watch_channel
+from depai_robot.charging.station_state import Channel, StationState
+from depai_robot.charging.station_turn import StationTurn
+from depai_robot.charging.terms import (
+    REASON_PREFIX,
+    build_quote,
+    build_requirements,
+    build_success,
+    channel_config,
+    channel_key,
+    digest_deposit,
+    read_channel,
+    tranche_price_atomic,
+)
+from depai_robot.charging.transition import StationPhase
+from depai_robot.payment.eip712 import settlement_domain
+from depai_robot.payment.signature import SignatureError, verify
+from depai_robot.payment.voucher import VoucherLimits, VoucherRefusedError, check_voucher
+from depai_robot.payment.x402 import DepositPayload, json_to_deposit, json_to_voucher
+from depai_robot.values.error import DepaiError
+from depai_robot.values.identity import Address
+
+RELAY_MARGIN_S = 6
+"""Seconds that an authorisation must still hold to be relayed. Source: x402 facilitators' own margin."""
+
+
+def refuse_request(state: StationState, body: QuoteRequest) -> tuple[str, str]:
+    """Why the station does not quote: a word and a text; empty when it does."""
+    settings = state.settings
+    if not settings.in_service:
+        return "out-of-service", "the station is closed"
+    if settings.served is not None and bytes.fromhex(body.payer_authorizer[2:]) not in settings.served:
+        return "not-served", "this robot is not among the customers"
+    if body.current_type != settings.current_type:
+        return "not-served", f"sells {settings.current_type}, asked was {body.current_type}"
+    if state.free_connector() is None:
+        faults = [item.fault for item in state.connectors.values() if item.fault]
+        if len(faults) == len(state.connectors):
+            return "out-of-service", faults[0][:512]
+        return "occupied", "no connector is free"
+    return "", ""
+
+
+def make_terms(
+    settings: StationSettings, session: str, connector: int, price_atomic_per_kwh: int, now_s: int
+) -> ChargingTerms:
+    """The charging terms of a quote."""
+    return ChargingTerms(
+        station=settings.station,
+        connector=connector,
+        session=session,
+        price_atomic_per_kwh=price_atomic_per_kwh,
+        start_fee_atomic=settings.start_fee_atomic,
+        idle_fee_atomic_per_min=settings.idle_fee_atomic_per_min,
+        tranche_milliwh=settings.tranche_milliwh,
+        power_max_w=settings.power_max_w,
+        stop_time_ms=settings.stop_time_ms,
+        current_type=settings.current_type,
+        meter=settings.meters[connector - 1],
+        report_interval_ms=settings.report_interval_ms,
+        voucher_timeout_ms=settings.voucher_timeout_ms,
+        confirmations=settings.confirmations,
+        hold_until_s=now_s + -(-settings.hold_ms // 1000),
+    )
+
+
+def open_session(turn: StationTurn, body: QuoteRequest) -> None:
+    """A fresh session: quote and hold a connector, or say why not."""
+    word, detail = refuse_request(turn.state, body)
+    free = turn.state.free_connector()
+    if word or free is None:
+        turn.update(phase=StationPhase.LAPSED.value)
+        turn.tell(QuoteReject(word, detail), answers=turn.session.request_id)
+        turn.forget_later()
+        return
+    turn.update(connector=free, holding=True)
+    quote(turn, turn.settings.price_atomic_per_kwh, turn.session.request_id)
+
+
+def quote(turn: StationTurn, price_atomic_per_kwh: int, answers: str) -> None:
+    """Sends a binding quote and holds the connector until it expires."""
+    terms = make_terms(
+        turn.settings, turn.session.id, turn.session.connector, price_atomic_per_kwh, turn.at.wall_s
+    )
+    turn.update(terms=terms)
+    turn.tell(Quote(build_quote(turn.settings, terms)), answers=answers)
+    turn.set_timer("hold", turn.settings.hold_ms)
+
+
+def on_counter(turn: StationTurn, body: QuoteCounter, message_id: str) -> None:
+    """A better price is asked for: yes at or above the floor."""
+    if turn.reply_again(message_id):
+        return
+    if body.price_atomic_per_kwh < turn.settings.price_floor_atomic_per_kwh:
+        turn.tell(QuoteReject("price", "below the least price"), answers=message_id)
+        return
+    quote(turn, min(body.price_atomic_per_kwh, turn.session.terms.price_atomic_per_kwh), message_id)
+
+
+def lapse(turn: StationTurn) -> None:
+    """Nothing came of it."""
+    turn.move(StationPhase.LAPSED)
+    turn.release()
+    turn.forget_later()
+
+
+# --- the deposit --------------------------------------------------------------------------------------------
+
+
+def on_deposit(turn: StationTurn, body: PaymentBody, message_id: str) -> None:
+    """A payment that shall open the channel: judged strictly, then relayed."""
+    if turn.reply_again(message_id):
+        return
+    session = turn.session
+    if turn.at_phase(StationPhase.FUNDING):
+        turn.ignore("deposit repeated")
+        return
+    if turn.at_phase(StationPhase.LAPSED):
+        turn.refuse_payment(message_id, REASON_PREFIX + "channel_busy")
+        return
+    payload = body.payload.payload
+    if not isinstance(payload, DepositPayload):
+        turn.refuse_payment(message_id, "invalid_payload")
+        return
+    if body.payload.accepted != build_requirements(turn.settings, session.terms.start_fee_atomic):
+        turn.refuse_payment(message_id, "invalid_payment_requirements")
+        return
+    try:
+        channel = _judge_deposit(turn, payload)
+    except VoucherRefusedError as error:
+        turn.ignore(error.reason)
+        turn.refuse_payment(message_id, error.reason)
+        return
+    turn.update(channel=channel, deposit_message=message_id)
+    turn.clear_timer("hold")
+    turn.move(StationPhase.FUNDING)
+    turn.set_timer("funding", 1000 * max(1, channel.deposit_valid_before_s - turn.at.wall_s))
+    turn.read_channel(1)
+
+
+def _judge_deposit(turn: StationTurn, payload: DepositPayload) -> Channel:
+    session = turn.session
+    settings = turn.settings
+    network = settings.network
+    try:
+        config = read_channel(payload)
+        deposit = json_to_deposit(payload.deposit)
+        voucher = json_to_voucher(payload.voucher)
+    except DepaiError as error:
+        raise VoucherRefusedError("payload_invalid", str(error)) from error
+    for name, seen, expected in (
+        ("receiver_mismatch", config.receiver, settings.receiver),
+        ("receiver_authorizer_mismatch", config.receiver_authorizer, settings.receiver_authorizer),
+        ("token_mismatch", config.token, network.token),
+        ("withdraw_delay_mismatch", config.withdraw_delay_s, settings.withdraw_delay_s),
+        (
+            "payer_authorizer_mismatch",
+            config.payer_authorizer,
+            bytes.fromhex(session.request.payer_authorizer[2:]),
+        ),
+    ):
+        if seen != expected:
+            raise VoucherRefusedError(name, f"expected {expected!r}, got {seen!r}")
+    least = session.terms.start_fee_atomic + tranche_price_atomic(session.terms)
+    if deposit.amount_atomic < least:
+        raise VoucherRefusedError("deposit_below_min_deposit", f"{deposit.amount_atomic}, at least {least}")
+    if deposit.valid_after_s >= turn.at.wall_s or deposit.valid_before_s < turn.at.wall_s + RELAY_MARGIN_S:
+        raise VoucherRefusedError(
+            "authorization_time", f"valid from {deposit.valid_after_s} to {deposit.valid_before_s}"
+        )
+    key = channel_key(network, config)
+    check_voucher(
+        channel_config(config),
+        voucher,
+        settlement_domain(network.chain_id, network.settlement),
+        VoucherLimits(deposit.amount_atomic, 0, amount_atomic=session.terms.start_fee_atomic),
+    )
+    try:
+        verify(digest_deposit(network, config.payer, key, deposit), deposit.signature, Address(config.payer))
+    except SignatureError as error:
+        raise VoucherRefusedError("deposit_signature", str(error)) from error
+    return Channel(
+        config=config,
+        id=key,
+        escrow=deposit.amount_atomic,
+        deposit_valid_after_s=deposit.valid_after_s,
+        deposit_valid_before_s=deposit.valid_before_s,
+        deposit_salt=deposit.salt,
+        deposit_signature=deposit.signature,
+        ceiling=voucher.ceiling_atomic,
+        signature=voucher.signature,
+    )
+
+
+def on_funding_channel(turn: StationTurn, fact: ChannelObserved) -> None:
+    """The channel on chain, before and after the deposit."""
+    turn.end_reads(fact.channel_id)
+    channel = turn.session.paid_by()
+    if fact.total_claimed_atomic or fact.withdraw_requested_at_s:
+        turn.ignore("channel is not new")
+        return
+    if fact.balance_atomic < channel.escrow:
+        purpose = turn.purpose("deposit")
+        if "deposit" not in turn.session.transactions and purpose not in turn.session.jobs:
+            turn.start(PrepareTransaction(purpose, deposit_wish(channel)))
+        else:
+            turn.set_timer_once("chain:again", turn.settings.chain_retry_ms)
+        return
+    funded(turn, fact.balance_atomic)
+
+
+def deposit_wish(channel: Channel) -> DepositWish:
+    """The transaction that relays the deposit."""
+    return DepositWish(
+        channel=channel.config,
+        amount_atomic=channel.escrow,
+        valid_after_s=channel.deposit_valid_after_s,
+        valid_before_s=channel.deposit_valid_before_s,
+        salt=channel.deposit_salt,
+        signature=channel.deposit_signature,
+    )
+
+
+def funded(turn: StationTurn, balance: int) -> None:
+    """The escrow is there: the start fee is earned, the robot may come."""
+    session = turn.session
+    fee = session.terms.start_fee_atomic
+    channel = turn.channel(balance=balance, charged=fee)
+    turn.clear_timer("funding", "chain:again")
+    turn.move(StationPhase.FUNDED)
+    turn.update(vouchers=1)
+    transaction = bytes.fromhex(session.transactions.get("deposit", "0x")[2:])
+    settle = build_success(
+        turn.settings.network,
+        channel.config.payer,
+        turn.channel_state(),
+        charged_atomic=fee,
+        transaction=transaction,
+        amount_atomic=channel.escrow,
+    )
+    turn.tell(PaymentResult(session.deposit_message, settle), answers=session.deposit_message)
+    turn.set_timer("arrival", turn.settings.arrival_timeout_ms)
+    watch_channel(turn)
+    if session.stop_reason:
+        end(turn)
+    else:
+        bind(turn)
+
+
+def on_deposit_confirmed(turn: StationTurn, fact: TransactionConfirmed) -> None:
+    """The relayed deposit is deep enough; its effect is read from the channel, not from a flag."""
+    if not turn.confirmed(fact):
+        return
+    turn.update(transactions={**turn.session.transactions, "deposit": "0x" + fact.tx_hash.hex()})
+    turn.read_channel(turn.settings.confirmations)
+
+
+def on_deposit_failed(turn: StationTurn, fact: ChainFailed) -> None:
+    """The chain refuses the deposit."""
+    turn.ignore("deposit failed")
+    turn.refuse_payment(turn.session.deposit_message, REASON_PREFIX + "deposit_transaction_failed")
+    turn.update(stop_reason=fact.message[:512])
+    lapse(turn)

@@ -1,0 +1,254 @@
+"""What a station's machine knows: frozen values, rebuilt by folding the journal. Nothing here decides."""
+
+from typing import Any
+
+from msgspec import Struct, field
+
+from depai_robot.charging.effect import ChannelJson
+from depai_robot.charging.message import ChargingTerms, QuoteRequest
+from depai_robot.charging.setting import StationSettings
+from depai_robot.charging.transition import StationPhase
+from depai_robot.charging.turn import Dialogue
+from depai_robot.values.error import BugError
+from depai_robot.values.money import cost_atomic, energy_bought_milliwh
+
+LOBBY = "-"
+
+
+class Channel(Struct, frozen=True):
+    """The robot's channel, and the best voucher for it.
+
+    Attributes:
+        config: of the channel.
+        id: 32 bytes.
+        escrow: the deposit asked for.
+        deposit_valid_before_s, deposit_valid_after_s, deposit_salt, deposit_signature: of its authorisation.
+        balance: confirmed on chain.
+        claimed: on chain.
+        ceiling: highest accepted.
+        signature: of that voucher.
+        charged: billed so far, cumulative; durable before power flows.
+    """
+
+    config: ChannelJson
+    id: bytes
+    escrow: int
+    deposit_valid_after_s: int
+    deposit_valid_before_s: int
+    deposit_salt: bytes
+    deposit_signature: bytes
+    balance: int = 0
+    claimed: int = 0
+    ceiling: int = 0
+    signature: bytes = b""
+    charged: int = 0
+
+
+class Meter(Struct, frozen=True):
+    """The connector's meter in one session.
+
+    Attributes:
+        begin_milliwh: register at the begin, -1 before.
+        last_milliwh: newest register.
+        sold_milliwh: delivered when the newest voucher was accepted.
+        reading: OCMF letter of a statement under way, empty when none is.
+        begin_statement, statement: first and newest text.
+    """
+
+    begin_milliwh: int = -1
+    last_milliwh: int = 0
+    sold_milliwh: int = 0
+    reading: str = ""
+    begin_statement: str = ""
+    statement: str = ""
+
+
+class Need(Struct, frozen=True):
+    """A voucher asked for.
+
+    Attributes:
+        letter: id of the request.
+        amount: that it shall add.
+    """
+
+    letter: str
+    amount: int
+
+
+class StationSession(Dialogue, frozen=True, kw_only=True):
+    """One robot's session.
+
+    Attributes:
+        phase: where it stands.
+        identity: who asked.
+        request: what for.
+        request_id: of that message.
+        connector: held for it.
+        terms: quoted.
+        holding: whether it occupies the connector.
+        channel: once a deposit came.
+        deposit_message: id of the payment that carried it.
+        refund_message: id of the refund request, once it was accepted.
+        meter: see there.
+        need: voucher under way.
+        probe: nonce that the robot read.
+        resuming: power comes back with the next statement after a restart.
+        stop_reason: OCPP word.
+        stop_tries: of seeing the current gone.
+        hurry: somebody withdraws: claim at once.
+        ended_ns: session clock when charging had ended.
+        left_ns: when the robot had left.
+        opened_s, ended_s: wall clock.
+        chain_tries: of the present chain action.
+        transactions: hash (hex) by what it did.
+        vouchers: accepted.
+        path: phases so far with their causes.
+    """
+
+    phase: str
+    identity: bytes
+    request: QuoteRequest
+    request_id: str
+    connector: int
+    terms: ChargingTerms
+    opened_s: int
+    holding: bool = True
+    channel: Channel | None = None
+    deposit_message: str = ""
+    refund_message: str = ""
+    meter: Meter = Meter()
+    need: Need | None = None
+    probe: bytes = b""
+    resuming: bool = False
+    stop_reason: str = ""
+    stop_tries: int = 0
+    hurry: bool = False
+    ended_ns: int = 0
+    left_ns: int = 0
+    ended_s: int = 0
+    chain_tries: int = 0
+    transactions: dict[str, str] = field(default_factory=dict)
+    vouchers: int = 0
+    path: tuple[tuple[str, str], ...] = ()
+
+    def paid_by(self) -> Channel:
+        """The channel. Raises BugError before there is one."""
+        if self.channel is None:
+            raise BugError(f"session {self.id} in {self.phase} has no channel")
+        return self.channel
+
+    @property
+    def delivered_milliwh(self) -> int:
+        """By the newest statement."""
+        return (
+            max(0, self.meter.last_milliwh - self.meter.begin_milliwh) if self.meter.begin_milliwh >= 0 else 0
+        )
+
+    def owed_for(self, energy_milliwh: int) -> int:
+        """Start fee and energy."""
+        return self.terms.start_fee_atomic + cost_atomic(self.terms.price_atomic_per_kwh, energy_milliwh)
+
+    def limit_milliwh(self) -> int:
+        """Energy that the highest accepted ceiling buys: power flows only while less was delivered."""
+        return energy_bought_milliwh(
+            self.terms.price_atomic_per_kwh, max(0, self.paid_by().ceiling - self.terms.start_fee_atomic)
+        )
+
+
+class Connector(Struct, frozen=True):
+    """One connector.
+
+    Attributes:
+        present: something is on it, checks passed.
+        nonce: on its pads.
+        pagination: of the last statement asked for.
+        fault: why it is out of service, empty when it serves.
+    """
+
+    present: bool = False
+    nonce: bytes = b""
+    pagination: int = 0
+    fault: str = ""
+
+
+class Finished(Struct, frozen=True):
+    """A session that is over, remembered longer than its messages can be replayed.
+
+    Attributes:
+        until_s: wall clock.
+        seq: of the next message, were it opened again.
+        funded: then it can't be.
+    """
+
+    until_s: int
+    seq: int
+    funded: bool
+
+
+class StationState(Struct, frozen=True, kw_only=True):
+    """Everything a station's machine knows.
+
+    Attributes:
+        settings: the owner's.
+        now_ns: session clock of the last fact.
+        lobby: correspondence that belongs to no session: offers.
+        sessions: by id.
+        finished: by id.
+        connectors: by number.
+        ignored: how often something outside any session was ignored, by reason.
+        sold_milliwh, earned_atomic, count: of finished sessions.
+    """
+
+    settings: StationSettings
+    now_ns: int = 0
+    lobby: Dialogue = Dialogue(id=LOBBY)
+    sessions: dict[str, StationSession] = {}
+    finished: dict[str, Finished] = {}
+    connectors: dict[int, Connector] = {}
+    ignored: dict[str, int] = {}
+    sold_milliwh: int = 0
+    earned_atomic: int = 0
+    count: int = 0
+
+    def holder(self, connector: int) -> StationSession | None:
+        """The session that occupies a connector."""
+        return next((s for s in self.sessions.values() if s.holding and s.connector == connector), None)
+
+    def free_connector(self) -> int | None:
+        """A connector that can be held, lowest number first."""
+        for number in sorted(self.connectors):
+            item = self.connectors[number]
+            if not item.present and not item.fault and self.holder(number) is None:
+                return number
+        return None
+
+
+def summarise(state: StationState) -> dict[str, Any]:
+    """What a screen shows: plain values only."""
+    return {
+        "station": state.settings.station,
+        "available": state.settings.in_service and state.free_connector() is not None,
+        "connectors": {
+            number: {
+                "present": item.present,
+                "fault": item.fault,
+                "session": holder.id if (holder := state.holder(number)) else None,
+            }
+            for number, item in state.connectors.items()
+        },
+        "sessions": {
+            s.id: {
+                "phase": s.phase,
+                "robot": s.request.robot,
+                "delivered_milliwh": s.delivered_milliwh,
+                "charged_atomic": s.channel.charged if s.channel else 0,
+                "ceiling_atomic": s.channel.ceiling if s.channel else 0,
+                "stop": s.stop_reason,
+            }
+            for s in state.sessions.values()
+            if s.phase != StationPhase.LAPSED.value
+        },
+        "finished": state.count,
+        "sold_milliwh": state.sold_milliwh,
+        "earned_atomic": state.earned_atomic,
+    }

@@ -1,0 +1,208 @@
+"""The chain on a thread of its own: what was asked is done in order, what was broadcast is watched to its end."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from depai_robot.charging import effect as wish
+from depai_robot.charging.fact import (
+    ChainFailed,
+    ChainHeadObserved,
+    ChannelObserved,
+    Fact,
+    Instant,
+    TransactionConfirmed,
+    TransactionSigned,
+)
+from depai_robot.payment.channel import ChannelConfig, DepositAuthorization, Voucher
+from depai_robot.payment.eip712 import channel_id
+from depai_robot.ports import (
+    Chain,
+    ChainCall,
+    ClaimCall,
+    ClaimRow,
+    DepositCall,
+    FinalizeWithdrawCall,
+    InitiateWithdrawCall,
+    RefundCall,
+    SettleCall,
+    SignedTransaction,
+    TransactionStatus,
+)
+from depai_robot.values.error import BugError, ChainError, DepaiError, RetryableChainError
+from depai_robot.values.identity import Address, ChannelId
+
+LOG = logging.getLogger(__name__)
+
+CHAIN_POLL_S = 0.1
+CHAIN_TRIES = 3
+REBROADCAST_S = 1.0
+
+Post = Callable[[Fact], None]
+Now = Callable[[], Instant]
+
+
+def _config(channel: wish.ChannelJson) -> ChannelConfig:
+    return ChannelConfig(
+        Address(channel.payer),
+        Address(channel.payer_authorizer),
+        Address(channel.receiver),
+        Address(channel.receiver_authorizer),
+        Address(channel.token),
+        channel.withdraw_delay_s,
+        channel.salt,
+    )
+
+
+def wish_to_call(call: Any, domain: bytes) -> ChainCall:
+    """The port's call of a machine's wish."""
+    if isinstance(call, wish.DepositWish):
+        authorization = DepositAuthorization(
+            call.amount_atomic, call.valid_after_s, call.valid_before_s, call.salt, call.signature
+        )
+        return DepositCall(_config(call.channel), authorization)
+    if isinstance(call, wish.ClaimWish):
+        config = _config(call.channel)
+        voucher = Voucher(channel_id(config, domain), call.ceiling_atomic, call.signature)
+        return ClaimCall((ClaimRow(config, voucher, call.total_claimed_atomic),))
+    if isinstance(call, wish.SettleWish):
+        return SettleCall(Address(call.receiver), Address(call.token))
+    if isinstance(call, wish.RefundWish):
+        return RefundCall(_config(call.channel), call.amount_atomic)
+    if isinstance(call, wish.InitiateWithdrawWish):
+        return InitiateWithdrawCall(_config(call.channel), call.amount_atomic)
+    if isinstance(call, wish.FinalizeWithdrawWish):
+        return FinalizeWithdrawCall(_config(call.channel))
+    raise BugError(f"{type(call).__name__} is no call on the settlement contract")
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    effect: wish.BroadcastTransaction
+    sent_s: float
+
+
+class ChainWorker:
+    """One thread that talks to the chain in the order asked, and watches what was broadcast."""
+
+    def __init__(self, chain: Chain, domain: bytes, post: Post, now: Now) -> None:
+        self._chain = chain
+        self._domain = domain
+        self._post, self._now = post, now
+        self._queue: queue.Queue[Any] = queue.Queue()
+        self._watched: dict[str, _Watched] = {}
+        self._pinned = False
+        self._looked_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="chain", daemon=True)
+        self._thread.start()
+
+    def ask(self, effect: Any) -> None:
+        """Queues a chain effect."""
+        self._queue.put(effect)
+
+    def stop(self) -> None:
+        """Ends the thread after what it is at."""
+        self._queue.put(None)
+        self._thread.join(10.0)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                effect = self._queue.get(timeout=CHAIN_POLL_S if self._watched else None)
+            except queue.Empty:
+                self._look()
+                continue
+            if effect is None:
+                return
+            self._attempt(effect)
+            if self._watched and time.monotonic() - self._looked_s > CHAIN_POLL_S:
+                self._look()
+
+    def _attempt(self, effect: Any) -> None:
+        for number in range(1, CHAIN_TRIES + 1):
+            try:
+                self._do(effect)
+            except RetryableChainError as error:
+                if number == CHAIN_TRIES:
+                    self._fail(effect.purpose, error, final=False)
+                    return
+                time.sleep(CHAIN_POLL_S * number)
+            except ChainError as error:
+                self._fail(effect.purpose, error, final=True)
+                return
+            else:
+                return
+
+    def _fail(self, purpose: str, error: DepaiError, *, final: bool) -> None:
+        LOG.warning("%s: %s", purpose, error)
+        self._post(ChainFailed(self._now(), purpose, final, str(error)[:500]))
+
+    def _do(self, effect: Any) -> None:
+        if not self._pinned:
+            # Every signature needs a fresh head: no head before chain, contracts and token are the pinned ones.
+            self._chain.check_pins()
+            self._pinned = True
+        if isinstance(effect, wish.ReadHead):
+            head = self._chain.head()
+            self._post(ChainHeadObserved(self._now(), head.number, head.timestamp_s))
+        elif isinstance(effect, wish.ReadChannel):
+            state = self._chain.channel(ChannelId(effect.channel_id), effect.confirmations)
+            self._post(
+                ChannelObserved(
+                    self._now(),
+                    effect.channel_id,
+                    state.balance_atomic,
+                    state.total_claimed_atomic,
+                    state.withdraw_requested_at_s,
+                    state.refund_nonce,
+                    state.block_number,
+                )
+            )
+        elif isinstance(effect, wish.PrepareTransaction):
+            signed = self._chain.prepare(wish_to_call(effect.call, self._domain))
+            self._post(
+                TransactionSigned(self._now(), effect.purpose, signed.raw, signed.tx_hash, signed.nonce)
+            )
+        elif isinstance(effect, wish.BroadcastTransaction):
+            self._chain.broadcast(SignedTransaction(effect.raw, effect.tx_hash, effect.nonce))
+            self._watched[effect.purpose] = _Watched(effect, time.monotonic())
+        else:
+            raise BugError(f"{type(effect).__name__} is no effect of the chain")
+
+    def _look(self) -> None:
+        self._looked_s = time.monotonic()
+        for purpose, watched in list(self._watched.items()):
+            effect = watched.effect
+            try:
+                outcome = self._chain.outcome(effect.tx_hash, effect.confirmations)
+            except ChainError as error:
+                LOG.info("%s: %s", purpose, error)
+                continue
+            if outcome.status is TransactionStatus.CONFIRMED:
+                del self._watched[purpose]
+                events = tuple(
+                    (event.name, bytes(event.channel_id or b""), event.amount_atomic)
+                    for event in outcome.events
+                )
+                self._post(
+                    TransactionConfirmed(
+                        self._now(), purpose, effect.tx_hash, outcome.block_number, outcome.gas_used, events
+                    )
+                )
+            elif outcome.status is TransactionStatus.REVERTED:
+                del self._watched[purpose]
+                reason = BugError(
+                    f"transaction 0x{effect.tx_hash.hex()} reverted in block {outcome.block_number}"
+                )
+                self._fail(purpose, reason, final=True)
+            elif (
+                outcome.status is TransactionStatus.UNKNOWN
+                and time.monotonic() - watched.sent_s > REBROADCAST_S
+            ):
+                # A reorganisation drops transactions from the pool: the same bytes again.
+                self._watched[purpose] = replace(watched, sent_s=time.monotonic())
+                self._queue.put(effect)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from depai_robot.payment.channel import ChannelConfig, DepositAuthorization, Voucher
+from depai_robot.payment.channel import UINT256_MAX, ChannelConfig, DepositAuthorization, Voucher
 from depai_robot.values.error import RemoteError
 from depai_robot.values.identity import Address, ChannelId, address_to_hex
 from depai_robot.values.money import UINT128_MAX
@@ -17,11 +17,12 @@ from depai_robot.values.money import UINT128_MAX
 X402_VERSION = 2
 SCHEME = "batch-settlement"
 
-Decimal = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,77})$")]
-AddressText = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}$")]
-Bytes32Text = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{64}$")]
-HexText = Annotated[str, Meta(pattern=r"^0x([0-9a-fA-F]{2}){0,1024}$")]
-Network = Annotated[str, Meta(pattern=r"^eip155:[1-9][0-9]{0,17}$")]
+# \Z and not $: the latter lets a line feed through, and then one amount would have two texts.
+Decimal = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,77})\Z")]
+AddressText = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}\Z")]
+Bytes32Text = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{64}\Z")]
+HexText = Annotated[str, Meta(pattern=r"^0x([0-9a-fA-F]{2}){0,1024}\Z")]
+Network = Annotated[str, Meta(pattern=r"^eip155:[1-9][0-9]{0,17}\Z")]
 Uint40 = Annotated[int, Meta(ge=0, le=2**40 - 1)]
 Text = Annotated[str, Meta(max_length=1024)]
 
@@ -208,11 +209,11 @@ class SettleResponse(_Object, frozen=True):
     """The answer to a payment. ``transaction`` is empty for vouchers."""
 
     success: bool
-    transaction: Annotated[str, Meta(pattern=r"^(0x[0-9a-fA-F]{64})?$")]
+    transaction: Annotated[str, Meta(pattern=r"^(0x[0-9a-fA-F]{64})?\Z")]
     network: Network
     error_reason: Text | UnsetType = UNSET
     payer: AddressText | UnsetType = UNSET
-    amount: Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,77})?$")] | UnsetType = UNSET
+    amount: Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,77})?\Z")] | UnsetType = UNSET
     extensions: dict[str, Extension] | UnsetType = UNSET
     extra: SettleExtra | UnsetType = UNSET
 
@@ -231,6 +232,14 @@ def parse_amount(text: str) -> int:
     value = int(text)
     if value > UINT128_MAX:
         raise RemoteError(f"an amount must fit 128 bits, got {text}")
+    return value
+
+
+def parse_time_s(text: str) -> int:
+    """A decimal string as uint256 seconds: some payers write the largest for "always". Raises RemoteError."""
+    value = int(text)
+    if value > UINT256_MAX:
+        raise RemoteError(f"a time must fit 256 bits, got {text}")
     return value
 
 
@@ -293,8 +302,8 @@ def json_to_deposit(deposit: DepositJson) -> DepositAuthorization:
     inner = deposit.authorization.erc3009_authorization
     return DepositAuthorization(
         amount_atomic=parse_amount(deposit.amount),
-        valid_after_s=parse_amount(inner.valid_after),
-        valid_before_s=parse_amount(inner.valid_before),
+        valid_after_s=parse_time_s(inner.valid_after),
+        valid_before_s=parse_time_s(inner.valid_before),
         salt=parse_bytes(inner.salt),
         signature=parse_bytes(inner.signature),
     )

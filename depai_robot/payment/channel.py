@@ -10,6 +10,7 @@ from depai_robot.values.identity import Address, ChannelId
 from depai_robot.values.money import UINT128_MAX
 
 UINT40_MAX = 2**40 - 1
+UINT256_MAX = 2**256 - 1
 WITHDRAW_DELAY_MIN_S = 15 * 60
 WITHDRAW_DELAY_MAX_S = 30 * 24 * 3600
 
@@ -104,3 +105,13 @@ class DepositAuthorization:
     valid_before_s: int
     salt: bytes
     signature: bytes
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.amount_atomic <= UINT128_MAX:
+            raise ConfigError(f"a deposit must fit 128 bits, got {self.amount_atomic}")
+        if not (0 <= self.valid_after_s <= UINT256_MAX and 0 <= self.valid_before_s <= UINT256_MAX):
+            raise ConfigError(
+                f"times must fit 256 bits, got from {self.valid_after_s} to {self.valid_before_s}"
+            )
+        if len(self.salt) != 32:
+            raise ConfigError(f"a deposit's salt has 32 bytes, got {len(self.salt)}")

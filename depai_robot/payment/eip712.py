@@ -8,7 +8,7 @@ eth-account and against golden vectors that the canonical contract confirmed (te
 from collections.abc import Sequence
 from functools import lru_cache
 
-from depai_robot.payment.channel import UINT40_MAX, ChannelConfig
+from depai_robot.payment.channel import UINT40_MAX, UINT256_MAX, ChannelConfig
 from depai_robot.values.error import BugError
 from depai_robot.values.identity import Address, ChannelId, keccak256
 from depai_robot.values.money import UINT128_MAX
@@ -21,9 +21,8 @@ DEPOSIT_COLLECTOR = Address(bytes.fromhex("4020806089470a89826cB9fB1f4059150b550
 SETTLEMENT_NAME = "x402 Batch Settlement"
 SETTLEMENT_VERSION = "1"
 
-_UINT256_MAX = 2**256 - 1
-
 _DOMAIN = keccak256(b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
+_DOMAIN_WITHOUT_CONTRACT = keccak256(b"EIP712Domain(string name,string version,uint256 chainId)")
 _CHANNEL_CONFIG = keccak256(
     b"ChannelConfig(address payer,address payerAuthorizer,address receiver,address receiverAuthorizer,"
     b"address token,uint40 withdrawDelay,bytes32 salt)"
@@ -43,7 +42,7 @@ _TRANSFER = keccak256(
 )
 
 
-def encode_uint(value: int, maximum: int = _UINT256_MAX) -> bytes:
+def encode_uint(value: int, maximum: int = UINT256_MAX) -> bytes:
     """32 bytes, big endian. Raises BugError when it does not fit the type."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
         raise BugError(f"expected an integer from 0 to {maximum}, got {value!r}")
@@ -65,15 +64,12 @@ def encode_bytes32(value: bytes) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def domain_separator(name: str, version: str, chain_id: int, contract: bytes) -> bytes:
-    """EIP-712 domain separator (32 bytes) of a domain with name, version, chainId and verifyingContract."""
-    return keccak256(
-        _DOMAIN
-        + keccak256(name.encode())
-        + keccak256(version.encode())
-        + encode_uint(chain_id)
-        + encode_address(contract)
-    )
+def domain_separator(name: str, version: str, chain_id: int, contract: bytes | None) -> bytes:
+    """EIP-712 domain separator (32 bytes) with name, version, chainId and, unless it is None, verifyingContract."""
+    words = keccak256(name.encode()) + keccak256(version.encode()) + encode_uint(chain_id)
+    if contract is None:
+        return keccak256(_DOMAIN_WITHOUT_CONTRACT + words)
+    return keccak256(_DOMAIN + words + encode_address(contract))
 
 
 def settlement_domain(chain_id: int, contract: bytes = SETTLEMENT) -> bytes:

@@ -5,6 +5,7 @@ budgets and payees follow the Agent Payments Protocol (AP2); the form is our own
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -24,11 +25,13 @@ from depai_robot.values.money import UINT128_MAX
 POLICY_NAME = "depai SpendPolicy"
 POLICY_VERSION = "1"
 
-_POLICY = keccak256(
-    b"SpendPolicy(address robot,uint256 epoch,uint256 validAfter,uint256 validBefore,"
-    b"uint256 tranche,uint256 session,uint256 day,uint256 escrowChannel,uint256 escrowUnknown,"
-    b"uint256 escrowTotal,uint256 withdrawDelay,uint256 pricePerKwh,uint256 startFee,address[] payees)"
+# In the order of SpendPolicy's fields.
+_POLICY_MEMBERS = (
+    "address robot,uint256 epoch,uint256 validAfter,uint256 validBefore,"
+    "uint256 tranche,uint256 session,uint256 day,uint256 escrowChannel,uint256 escrowUnknown,"
+    "uint256 escrowTotal,uint256 withdrawDelay,uint256 pricePerKwh,uint256 startFee,address[] payees"
 )
+_POLICY = keccak256(f"SpendPolicy({_POLICY_MEMBERS})".encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class SpendPolicy:
         session_max_atomic: signed in one session.
         day_max_atomic: signed in 24 hours.
         escrow_channel_max_atomic: locked in one channel.
-        escrow_unknown_max_atomic: locked at a station that is not among ``payees``.
+        escrow_unknown_max_atomic: locked at a station that is not among ``payees``; 0 allows only those.
         escrow_total_max_atomic: locked in all channels together.
         withdraw_delay_max_s: longest wait for the rest when a station vanishes.
         price_max_atomic_per_kwh: dearest energy.
@@ -74,6 +77,9 @@ class SpendPolicy:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= UINT128_MAX:
                 raise ConfigError(f"policy {item.name} must be an integer from 0, got {value!r}")
+        for address in (self.robot, *self.payees):
+            if not isinstance(address, bytes) or len(address) != 20:
+                raise ConfigError(f"policy addresses have 20 bytes, got {address!r}")
         if self.robot == ADDRESS_ZERO:
             raise ConfigError("policy robot must be the voucher key's address, got zero")
         if self.valid_after_s >= self.valid_before_s:
@@ -81,7 +87,7 @@ class SpendPolicy:
 
 
 def policy_digest(policy: SpendPolicy, chain_id: int) -> bytes:
-    """EIP-712 digest that the owner signs. The domain names the robot's key as verifying contract."""
+    """EIP-712 digest that the owner signs; :func:`policy_typed_data` is the same for an external wallet."""
     payees = keccak256(b"".join(encode_address(payee) for payee in policy.payees))
     words = (
         policy.epoch,
@@ -98,9 +104,26 @@ def policy_digest(policy: SpendPolicy, chain_id: int) -> bytes:
         policy.start_fee_max_atomic,
     )
     struct = _POLICY + encode_address(policy.robot) + b"".join(encode_uint(word) for word in words) + payees
-    return typed_digest(
-        domain_separator(POLICY_NAME, POLICY_VERSION, chain_id, policy.robot), keccak256(struct)
-    )
+    return typed_digest(domain_separator(POLICY_NAME, POLICY_VERSION, chain_id, None), keccak256(struct))
+
+
+def policy_typed_data(policy: SpendPolicy, chain_id: int) -> dict[str, Any]:
+    """What ``eth_signTypedData_v4`` of the owner's wallet takes, so that the owner reads what it signs."""
+    members = [word.split(" ") for word in _POLICY_MEMBERS.split(",")]
+    values = [getattr(policy, item.name) for item in fields(policy)]
+    message = {name: value for (_, name), value in zip(members, values, strict=True)}
+    message["robot"] = address_to_hex(policy.robot)
+    message["payees"] = [address_to_hex(payee) for payee in policy.payees]
+    domain = (("string", "name"), ("string", "version"), ("uint256", "chainId"))
+    return {
+        "types": {
+            "EIP712Domain": [{"name": name, "type": kind} for kind, name in domain],
+            "SpendPolicy": [{"name": name, "type": kind} for kind, name in members],
+        },
+        "primaryType": "SpendPolicy",
+        "domain": {"name": POLICY_NAME, "version": POLICY_VERSION, "chainId": chain_id},
+        "message": message,
+    }
 
 
 class PolicyFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -136,11 +159,20 @@ def format_policy(policy: SpendPolicy, chain_id: int, owner: Address, signature:
     return msgspec.json.format(msgspec.json.encode(text), indent=2) + b"\n"
 
 
-def parse_policy(data: bytes, *, chain_id: int, owner: Address, robot: Address) -> SpendPolicy:
+def parse_policy(
+    data: bytes, *, chain_id: int, owner: Address, robot: Address, epoch_min: int = 0
+) -> SpendPolicy:
     """A policy from its file, if the owner whom the robot was given signed it for this robot and chain.
 
+    Args:
+        data: JSON of the file.
+        chain_id: that this robot pays on.
+        owner: that this robot was given.
+        robot: address of this robot's voucher key.
+        epoch_min: highest epoch ever seen; an older policy may have been wider.
+
     Raises:
-        ConfigError: bad form, another owner, robot or chain, or a wrong signature.
+        ConfigError: bad form, another owner, robot or chain, an old epoch, or a wrong signature.
     """
     try:
         text = msgspec.json.decode(data, type=PolicyFile)
@@ -156,6 +188,8 @@ def parse_policy(data: bytes, *, chain_id: int, owner: Address, robot: Address) 
         raise ConfigError(
             f"policy is for robot {text.robot}, this one's voucher key is {address_to_hex(robot)}"
         )
+    if policy.epoch < epoch_min:
+        raise ConfigError(f"policy has epoch {policy.epoch}, one of {epoch_min} was seen before")
     if address_from_hex(text.owner) != owner:
         raise ConfigError(f"policy names owner {text.owner}, this robot's owner is {address_to_hex(owner)}")
     try:
@@ -180,11 +214,16 @@ _UPPER_BOUNDS = (
 )
 
 
-def tighten(policy: SpendPolicy, **limits: int) -> SpendPolicy:
+def tighten(policy: SpendPolicy, *, payees: tuple[Address, ...] | None = None, **limits: int) -> SpendPolicy:
     """A policy with some limits lowered, as a console may do.
 
+    Args:
+        policy: the owner's, or one that was tightened before.
+        payees: some of the policy's; whoever is left out becomes an unknown station. None keeps all.
+        limits: fields of SpendPolicy that are upper bounds.
+
     Raises:
-        ConfigError: a limit that is not an upper bound, or one that would rise.
+        ConfigError: a limit that is not an upper bound, one that would rise, or a payee that is new.
     """
     for name, value in limits.items():
         if name not in _UPPER_BOUNDS:
@@ -193,7 +232,15 @@ def tighten(policy: SpendPolicy, **limits: int) -> SpendPolicy:
             raise ConfigError(
                 f"{name} would rise from {getattr(policy, name)} to {value}: only the owner's signature widens"
             )
-    return replace(policy, **limits)  # type: ignore[arg-type]
+    tightened = replace(policy, **limits)  # type: ignore[arg-type]
+    if payees is None:
+        return tightened
+    new = [address_to_hex(payee) for payee in payees if payee not in policy.payees]
+    if new:
+        raise ConfigError(f"payees {', '.join(new)} are new: only the owner's signature widens")
+    # One who is left out must not get more as an unknown station than as a known one.
+    unknown = min(tightened.escrow_unknown_max_atomic, tightened.escrow_channel_max_atomic)
+    return replace(tightened, payees=payees, escrow_unknown_max_atomic=unknown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,33 +279,42 @@ class Exposure:
     escrow_total_atomic: int = 0
 
 
+def escrow_single_max_atomic(policy: SpendPolicy, receiver: Address) -> int:
+    """The most that may be locked with that receiver, whatever is locked elsewhere."""
+    if receiver in policy.payees:
+        return policy.escrow_channel_max_atomic
+    return min(policy.escrow_channel_max_atomic, policy.escrow_unknown_max_atomic)
+
+
 def escrow_max_atomic(policy: SpendPolicy, receiver: Address, exposure: Exposure) -> int:
     """The most that may be locked in a new channel to that receiver now."""
-    known = receiver in policy.payees
-    single = policy.escrow_channel_max_atomic
-    if not known:
-        single = min(single, policy.escrow_unknown_max_atomic)
-    return max(0, min(single, policy.escrow_total_max_atomic - exposure.escrow_total_atomic))
+    left = policy.escrow_total_max_atomic - exposure.escrow_total_atomic
+    return max(0, min(escrow_single_max_atomic(policy, receiver), left))
 
 
 def refuse_terms(policy: SpendPolicy, terms: Terms, exposure: Exposure, now_s: int) -> str | None:
     """Why these terms may not be accepted, or None. The reason says what was seen and what is allowed."""
+    if not policy.valid_after_s <= now_s < policy.valid_before_s:
+        return f"policy is valid from {policy.valid_after_s} to {policy.valid_before_s}, now is {now_s}"
+    if terms.receiver == ADDRESS_ZERO:
+        return "the receiver is the zero address"
+    if escrow_single_max_atomic(policy, terms.receiver) == 0:
+        return f"receiver {address_to_hex(terms.receiver)} is not among the policy's payees"
+    escrow_atomic = escrow_max_atomic(policy, terms.receiver, exposure)
+    first_atomic = terms.start_fee_atomic + terms.tranche_cost_atomic
     pairs = (
         ("price per kWh", terms.price_atomic_per_kwh, policy.price_max_atomic_per_kwh),
         ("start fee", terms.start_fee_atomic, policy.start_fee_max_atomic),
         ("tranche", terms.tranche_cost_atomic, policy.tranche_max_atomic),
         ("withdraw delay", terms.withdraw_delay_s, policy.withdraw_delay_max_s),
-        ("minimum deposit", terms.min_deposit_atomic, escrow_max_atomic(policy, terms.receiver, exposure)),
+        ("minimum deposit", terms.min_deposit_atomic, escrow_atomic),
+        ("start fee and one tranche", first_atomic, policy.session_max_atomic - exposure.session_atomic),
+        ("start fee and one tranche", first_atomic, policy.day_max_atomic - exposure.day_atomic),
     )
-    if not policy.valid_after_s <= now_s < policy.valid_before_s:
-        return f"policy is valid from {policy.valid_after_s} to {policy.valid_before_s}, now is {now_s}"
     for name, seen, allowed in pairs:
         if seen > allowed:
             return f"{name} {seen} is above the policy's {allowed}"
-    if (
-        escrow_max_atomic(policy, terms.receiver, exposure)
-        < terms.start_fee_atomic + terms.tranche_cost_atomic
-    ):
+    if first_atomic > escrow_atomic:
         return "the escrow that the policy allows does not hold the start fee and one tranche"
     return None
 

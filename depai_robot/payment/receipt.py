@@ -12,8 +12,8 @@ from depai_robot.values.money import cost_atomic
 
 RECEIPT_VERSION = 1
 
-Hex32 = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}$")]
-AddressText = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}$")]
+Hex32 = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}\Z")]
+AddressText = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}\Z")]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from depai_robot.charging.effect import ClearTimer, SetTimer
@@ -23,8 +24,6 @@ LOG = logging.getLogger(__name__)
 S = TypeVar("S")
 Step = Callable[[S, Fact], tuple[S, Sequence[Any]]]
 
-STEP_VERSION = 1
-"""Raise it with any change of a step function that changes what a fold gives."""
 QUEUE_FACTS_MAX = 100_000
 POLL_ARMED_S = 0.005
 """How often the session clock is looked at while a timer is armed: it may run faster than the wall's."""
@@ -46,40 +45,60 @@ class Observer(Protocol[S]):  # type: ignore[misc]
         """Must be quick and must not raise."""
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshots(Generic[S]):
+    """How a state with nothing open stands for its history.
+
+    The first snapshot stands before the first row, so the settings that a history was made with are always on disk:
+    a fold never mixes the old history with new settings.
+
+    Attributes:
+        encode, decode: of the whole state, settings included.
+        is_quiet: whether nothing is open.
+        adopt: the state with the settings of this start; in force as soon as nothing is open.
+        every_rows: after so many rows, when quiet.
+    """
+
+    encode: Callable[[S], bytes]
+    decode: Callable[[bytes], S]
+    is_quiet: Callable[[S], bool]
+    adopt: Callable[[S], S]
+    every_rows: int = 1000
+
+
 class Runner(Generic[S]):
     """Drives one machine.
 
     Args:
         journal: holds its history; the runner closes it.
         step: of the machine.
+        step_version: rises with any change that makes a fold of the same rows give another state.
         state: before the first fact.
         clock: for the instants of facts and for timers.
         entropy: gives fresh random bytes, 32 at a time.
-        encode_state, decode_state: for snapshots; None leaves them out.
-        is_quiet: whether a state has nothing open, so that a snapshot may stand for its history.
+        snapshots: None leaves them out.
     """
 
     def __init__(
         self,
+        *,
         journal: Journal,
         step: Step[S],
+        step_version: int,
         state: S,
         clock: Clock,
         entropy: Callable[[], bytes],
-        *,
-        encode_state: Callable[[S], bytes] | None = None,
-        decode_state: Callable[[bytes], S] | None = None,
-        is_quiet: Callable[[S], bool] | None = None,
-        snapshot_rows: int = 1000,
+        snapshots: Snapshots[S] | None = None,
     ) -> None:
         self._journal = journal
         self._step = step
+        self._step_version = step_version
         self.state = state
         self._clock = clock
         self._entropy = entropy
-        self._encode_state, self._decode_state, self._is_quiet = encode_state, decode_state, is_quiet
-        self._snapshot_rows = snapshot_rows
+        self._snapshots = snapshots
         self._snapshot_at = 0
+        self._adopting = False
         self._queue: queue.Queue[Fact | None] = queue.Queue(QUEUE_FACTS_MAX)
         self._due: list[tuple[int, int, str]] = []
         self._due_by_name: dict[str, tuple[int, int]] = {}
@@ -141,26 +160,39 @@ class Runner(Generic[S]):
     # --- recovery ------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
-        after = 0
-        if self._decode_state is not None:
-            snapshot = self._journal.read_snapshot(STEP_VERSION)
-            if snapshot is not None:
-                after, data = snapshot
-                try:
-                    self.state = self._decode_state(data)
-                except Exception as error:
-                    raise JournalError(f"snapshot after row {after} can't be read: {error}") from error
+        after = self._load_snapshot()
         self._snapshot_at = after
         for row in self._journal.rows(after):
-            if row.step_version > STEP_VERSION:
+            if row.step_version != self._step_version:
                 raise JournalError(
-                    f"row {row.number} was written by step version {row.step_version}, this is {STEP_VERSION}"
+                    f"row {row.number} was written by step version {row.step_version}, this is"
+                    f" {self._step_version}: an upgrade needs a snapshot with no open session"
                 )
             try:
                 fact = decode_fact(row.data)
             except Exception as error:
                 raise JournalError(f"row {row.number} is not a fact: {error}") from error
             self.state, _ = self._step(self.state, fact)
+        if self._snapshots is not None and self._snapshots.adopt(self.state) != self.state:
+            self._adopting = True
+            if not self._maybe_snapshot():
+                LOG.warning("settings changed: in force when the open session is settled")
+
+    def _load_snapshot(self) -> int:
+        """Number of the row after which the state stands."""
+        if self._snapshots is None:
+            return 0
+        found = self._journal.read_snapshot(self._step_version)
+        if found is not None:
+            after, data = found
+            try:
+                self.state = self._snapshots.decode(data)
+            except Exception as error:
+                raise JournalError(f"snapshot after row {after} can't be read: {error}") from error
+            return after
+        if self._journal.length == 0:
+            self._write_snapshot()
+        return 0
 
     # --- the thread ----------------------------------------------------------------------------------------
 
@@ -205,7 +237,7 @@ class Runner(Generic[S]):
         return fired
 
     def _turn(self, batch: list[Fact]) -> None:
-        self._journal.append([encode_fact(fact) for fact in batch], STEP_VERSION)
+        self._journal.append([encode_fact(fact) for fact in batch], self._step_version)
         wishes: list[Any] = []
         for fact in batch:
             before = self.state
@@ -227,12 +259,30 @@ class Runner(Generic[S]):
         elif self._perform is not None:
             self._perform(effect)
 
-    def _maybe_snapshot(self) -> None:
-        if (
-            self._encode_state is not None
-            and self._is_quiet is not None
-            and self._journal.length - self._snapshot_at >= self._snapshot_rows
-            and self._is_quiet(self.state)
+    def _maybe_snapshot(self) -> bool:
+        """Whether one was written: when nothing is open, and enough rows came or settings changed."""
+        snapshots = self._snapshots
+        if snapshots is None or not (
+            self._adopting or self._journal.length - self._snapshot_at >= snapshots.every_rows
         ):
-            self._journal.write_snapshot(self._encode_state(self.state), STEP_VERSION)
+            return False
+        if not snapshots.is_quiet(self.state):
+            return False
+        self.state = snapshots.adopt(self.state)
+        self._adopting = False
+        try:
+            self._write_snapshot()
+        except BugError:
+            # The rows are all there: only the next recovery is longer.
+            LOG.exception("no snapshot")
             self._snapshot_at = self._journal.length
+        return True
+
+    def _write_snapshot(self) -> None:
+        if self._snapshots is None:
+            return
+        data = self._snapshots.encode(self.state)
+        if self._snapshots.decode(data) != self.state:
+            raise BugError("a snapshot does not read back as the state that it was made from")
+        self._journal.write_snapshot(data, self._step_version)
+        self._snapshot_at = self._journal.length

@@ -115,9 +115,7 @@ def make_bodies() -> list[Body]:
         resource=x402.Resource(url="mqtt:depai/v1/z/stations/st-1/inbox", description="energy"),
         accepts=[requirements],
         extensions={
-            CHARGING_EXTENSION: x402.Extension(
-                info=msgspec.to_builtins(terms), schema=msgspec.json.schema(ChargingTerms)
-            )
+            CHARGING_EXTENSION: x402.Extension(info=msgspec.to_builtins(terms), schema={"type": "object"})
         },
     )
     payment = x402.PaymentPayload(

@@ -1,0 +1,174 @@
+"""Docking over the whole chain: physics, rendered camera, ONNX, pose, docking machine.
+
+    python -m bench.docking --runs 100 --seed 1
+
+Each run starts 1 to 4 m from the dock and up to 60 degrees off its axis, looking anywhere, with wheel slip, odometry
+noise and 100 ms of latency, and ends in contact or in failure. Prints successes and the errors at contact.
+"""
+
+import argparse
+import math
+import statistics
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from depai_robot.app.dock_observer import make_observer
+from depai_robot.app.resource import resource_path
+from depai_robot.docking.machine import (
+    ContactChanged,
+    DockAsked,
+    DockingSettings,
+    DockSeen,
+    OdometryRead,
+    Phase,
+    State,
+    step,
+)
+from depai_robot.perception.dock import parse_dock
+from depai_robot.sim.camera import SimulatedCamera, choose_backend
+from depai_robot.sim.scene import parse_robot, parse_world
+from depai_robot.sim.world import STEP_NS, World
+from depai_robot.values.geometry import Pose2, Pose3, wrap_angle_rad
+
+ODOMETRY_EVERY = 5
+DOCK = "dock_far"
+MAP_ERROR_M, MAP_ERROR_RAD = 0.15, 0.1
+
+
+@dataclass
+class Outcome:
+    """One run."""
+
+    docked: bool
+    reason: str
+    sim_s: float
+    wall_s: float
+    lateral_m: float
+    yaw_rad: float
+    attempts: int
+
+
+def optical_in_base(x_m: float, z_m: float) -> Pose3:
+    """A level camera that looks forward."""
+    return Pose3((x_m, 0.0, z_m), (-0.5, 0.5, -0.5, 0.5))
+
+
+def run_once(seed: int, backend: str, *, limit_s: float = 240.0, shadows: bool = True) -> Outcome:
+    random = np.random.default_rng([seed, 77])
+    robot = parse_robot(resource_path("config", "robot.yaml").read_text())
+    layout = parse_world(resource_path("config", "world.yaml").read_text())
+    dock = parse_dock(resource_path("config", "dock.yaml").read_text())
+    place = next(p for p in layout.docks if p.id == DOCK).pose()
+    room = layout.room
+    while True:
+        distance, angle = random.uniform(1.0, 4.0), random.uniform(-math.pi / 3, math.pi / 3)
+        start = place.compose(Pose2(-distance * math.cos(angle), -distance * math.sin(angle), 0.0))
+        if (
+            room.x_min_m + 0.5 < start.x_m < room.x_max_m - 0.5
+            and room.y_min_m + 0.5 < start.y_m < room.y_max_m - 0.5
+        ):
+            break
+    start = Pose2(start.x_m, start.y_m, float(random.uniform(-math.pi, math.pi)))
+    world = World(robot, layout, dock, resource_path("config", "dock"), seed=seed, start=start)
+    camera = SimulatedCamera(world, backend, shadows=shadows)
+    observe = make_observer(resource_path("models"), resource_path("config", "dock.yaml"))
+    optical = optical_in_base(robot.camera.x_m, robot.camera.z_m)
+    # The map is a little wrong, as maps are.
+    expected = (
+        start.inverse()
+        .compose(place)
+        .compose(Pose2(*random.normal(0, MAP_ERROR_M, 2), float(random.normal(0, MAP_ERROR_RAD))))
+    )
+    settings = DockingSettings()
+    state = State()
+    begin = time.perf_counter()
+    state, _ = step(state, DockAsked(0, DOCK, expected), settings)
+    frame_every = round(1e9 / robot.camera.rate_hz / STEP_NS)
+    count, touching, pending = 0, False, None
+    try:
+        while world.time_ns < limit_s * 1e9 and state.phase not in (Phase.DOCKED, Phase.FAILED):
+            world.step()
+            count += 1
+            if count % frame_every == 0:
+                frame = camera.read()
+                _, seen = observe(frame)
+                if seen is not None:
+                    pose = optical.compose(seen.dock_in_camera).to_pose2()
+                    # Detection and transport take time: it arrives 50 ms later.
+                    pending = (world.time_ns + 50_000_000, DockSeen(frame.stamp_ns, pose))
+            if pending is not None and pending[0] <= world.time_ns:
+                state, _ = step(state, pending[1], settings)
+                pending = None
+            now_touching = world.contact_dock() == DOCK
+            if now_touching != touching:
+                touching = now_touching
+                state, _ = step(state, ContactChanged(world.time_ns, touching), settings)
+            if count % ODOMETRY_EVERY == 0:
+                odometry = world.odometry()
+                state, command = step(state, OdometryRead(odometry.stamp_ns, odometry.base_in_odom), settings)
+                if command is not None:
+                    world.command(command)
+    finally:
+        camera.close()
+    in_dock = place.inverse().compose(world.base_in_map.compose(Pose2(robot.pads.x_m, 0, 0)))
+    return Outcome(
+        state.phase is Phase.DOCKED,
+        state.reason,
+        world.time_ns / 1e9,
+        time.perf_counter() - begin,
+        abs(in_dock.y_m),
+        abs(wrap_angle_rad(in_dock.yaw_rad)),
+        state.attempt,
+    )
+
+
+def measure(
+    runs: int = 100, seed: int = 1, *, backend: str = "auto", verbose: bool = False
+) -> dict[str, object]:
+    """Figures for docs/benchmarks.md."""
+    chosen, _ = choose_backend(backend)
+    outcomes = []
+    for number in range(runs):
+        outcome = run_once(seed * 1000 + number, chosen)
+        outcomes.append(outcome)
+        if verbose:
+            print(
+                f"{number:3d} {'docked' if outcome.docked else 'FAILED ' + outcome.reason} in {outcome.sim_s:.0f} s, "
+                f"try {outcome.attempts}, {outcome.lateral_m * 1e3:.0f} mm, {math.degrees(outcome.yaw_rad):.1f} deg, "
+                f"{outcome.sim_s / outcome.wall_s:.1f}x real time",
+                flush=True,
+            )
+    good = [o for o in outcomes if o.docked]
+    return {
+        "runs": runs,
+        "docked": len(good),
+        "first try": sum(o.attempts == 1 for o in good),
+        "camera": chosen,
+        "lateral error median mm": round(statistics.median([o.lateral_m for o in good]) * 1e3, 1)
+        if good
+        else None,
+        "lateral error max mm": round(max([o.lateral_m for o in good]) * 1e3, 1) if good else None,
+        "yaw error max deg": round(math.degrees(max(o.yaw_rad for o in good)), 1) if good else None,
+        "sim seconds median": round(statistics.median([o.sim_s for o in good]), 1) if good else None,
+        "times real time": round(sum(o.sim_s for o in outcomes) / sum(o.wall_s for o in outcomes), 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--camera", default="auto", choices=["auto", "egl", "osmesa", "rays"])
+    arguments = parser.parse_args()
+    for name, value in measure(
+        arguments.runs, arguments.seed, backend=arguments.camera, verbose=True
+    ).items():
+        print(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -24,11 +24,11 @@ from depai_robot.perception.pose import solve_pose
 from depai_robot.perception.region import GreyImage, crop_pixels, finder_pixels, normalise, region_of
 from training.evaluate import frame_of, usable
 from training.network import Finder, Keypoints
-from training.scene import Painter, Request, load_dock
+from training.scene import CONDITIONS, Painter, Request, load_dock
 from training.train import RUNS
 
 GOLDEN_TOLERANCE = 2e-3
-CALIBRATION_FRAMES = 2400
+CALIBRATION_FRAMES = 3000
 THRESHOLD = 0.9
 TILT_MAX_RAD = 0.35
 RIDGE = 1e-2
@@ -109,7 +109,9 @@ def fit_gate(models: Path, seed: int, count: int = CALIBRATION_FRAMES) -> tuple[
     detector, painter, dock = OnnxDetector(models), Painter(seed, "calibrate"), load_dock()
     rows, labels = [], []
     for index in range(count):
-        sample = painter.sample(index, Request(negative=index % 3 == 0))
+        # As hard as the test is: half of the frames of its conditions, half mixed, a third without a dock.
+        condition = CONDITIONS[index % len(CONDITIONS)] if index % 2 else None
+        sample = painter.sample(index, Request(condition, negative=index % 3 == 0))
         frame = frame_of(sample)
         for keypoints in detector.detect_all(frame):
             solution = solve_pose(keypoints, frame.intrinsics, dock)

@@ -1,0 +1,178 @@
+"""Parts of a program, built from its configuration: keys, broker, chain, journal. One place opens them all."""
+
+import fcntl
+import os
+import secrets
+import stat
+import time
+from pathlib import Path
+
+from depai_robot.adapters.keystore_signer import KeystoreSigner
+from depai_robot.adapters.paho_broker import BrokerAddress, PahoBroker, Tls, Will
+from depai_robot.adapters.sqlite_journal import SqliteJournal
+from depai_robot.app.config import DEVELOPMENT_CHAINS, BrokerPart, KeyPart, NetworkFile, resolve
+from depai_robot.ports import Chain, Signer
+from depai_robot.sim.key import DevelopmentSigner
+from depai_robot.values.error import ConfigError, JournalError
+from depai_robot.values.identity import Address, address_from_hex, address_to_hex
+
+PASSWORD_BYTES_MAX = 1024
+
+
+class SystemClock:
+    """ports.Clock of a robot or station without ROS: monotonic time for sessions, the wall for expiries."""
+
+    def session_ns(self) -> int:
+        """See ports.Clock."""
+        return time.monotonic_ns()
+
+    def wall_s(self) -> int:
+        """See ports.Clock."""
+        return int(time.time())
+
+
+def random_entropy() -> bytes:
+    """32 bytes from the system."""
+    return secrets.token_bytes(32)
+
+
+def read_password(path: Path) -> str:
+    """The first line of a file that only its owner can read.
+
+    Raises:
+        ConfigError: others can read it, it is not there, or it is empty.
+    """
+    try:
+        mode = path.stat().st_mode
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise ConfigError(f"{path} has mode {stat.S_IMODE(mode):04o}, expected 0600: others can read it")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected UTF-8 text") from error
+    password = text.splitlines()[0] if text else ""
+    if not password or len(text) > PASSWORD_BYTES_MAX:
+        raise ConfigError(f"{path}: expected one line of 1 to {PASSWORD_BYTES_MAX} characters")
+    return password
+
+
+def open_signer(name: str, key: KeyPart, beside: Path, chain_id: int) -> Signer:
+    """A key of a file.
+
+    Args:
+        name: the key's place in the file, for messages.
+        key: as configured.
+        beside: the file.
+        chain_id: development keys work on development chains only.
+
+    Raises:
+        ConfigError: not exactly one kind, or it does not open.
+    """
+    if (key.keystore is None) == (key.development is None):
+        raise ConfigError(f"{beside}: {name}: expected either keystore and password_file, or development")
+    if key.development is not None:
+        if chain_id not in DEVELOPMENT_CHAINS:
+            raise ConfigError(
+                f"{beside}: {name}: development keys are known to everybody; chain {chain_id} is not one of"
+                f" {DEVELOPMENT_CHAINS}"
+            )
+        return DevelopmentSigner(key.development)
+    if key.keystore is None or key.password_file is None:
+        raise ConfigError(f"{beside}: {name}: a keystore needs a password_file")
+    return KeystoreSigner(resolve(beside, key.keystore), read_password(resolve(beside, key.password_file)))
+
+
+def open_broker(part: BrokerPart, beside: Path, client_id: str, will_topic: str | None = None) -> PahoBroker:
+    """The broker of a file, not connected yet.
+
+    Args:
+        part: as configured.
+        beside: the file.
+        client_id: of this program.
+        will_topic: retained topic that is cleared when the program is gone.
+
+    Raises:
+        ConfigError: password or certificates can't be read.
+    """
+    password = None if part.password_file is None else read_password(resolve(beside, part.password_file))
+    tls = None
+    if part.tls is not None:
+        tls = Tls(
+            ca=resolve(beside, part.tls.ca),
+            certificate=resolve(beside, part.tls.certificate) if part.tls.certificate else None,
+            key=resolve(beside, part.tls.key) if part.tls.key else None,
+        )
+    address = BrokerAddress(
+        part.host, part.port, part.username, password, tls, part.keepalive_s, mqtt5=part.mqtt5
+    )
+    return PahoBroker(address, client_id, will=None if will_topic is None else Will(will_topic))
+
+
+def open_chain(network: NetworkFile, signer: Signer | None, beside: Path) -> Chain:
+    """The chain of a file; asks nothing yet.
+
+    Raises:
+        ConfigError: no endpoints, or contracts that are not pinned.
+    """
+    from depai_robot.adapters.web3_chain import NetworkConfig, Web3Chain  # 0.6 s and 61 MiB
+
+    for name in ("settlement_code_hash", "collector_code_hash"):
+        if getattr(network, name) is None:
+            raise ConfigError(
+                f"{beside}: the network's {name} is not pinned: expected keccak-256 of the contract's code"
+            )
+    return Web3Chain(
+        NetworkConfig(
+            rpc_urls=tuple(network.rpc_urls),
+            chain_id=network.chain_id,
+            token=address_from_hex(network.token),
+            token_name=network.token_name,
+            token_version=network.token_version,
+            settlement_code_hash=bytes.fromhex((network.settlement_code_hash or "")[2:]),
+            collector_code_hash=bytes.fromhex((network.collector_code_hash or "")[2:]),
+            settlement=address_from_hex(network.settlement),
+            collector=address_from_hex(network.collector),
+        ),
+        signer,
+    )
+
+
+class KeyLock:
+    """One process per key on this machine, whatever folder its journal is in: two must never sign.
+
+    Raises:
+        JournalError: another process holds it.
+    """
+
+    def __init__(self, address: Address) -> None:
+        runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/depai-{os.getuid()}"  # noqa: S108 (0700, checked)
+        folder = Path(runtime)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.stat().st_uid != os.getuid():
+                raise JournalError(f"{folder} belongs to user {folder.stat().st_uid}, expected {os.getuid()}")
+            path = folder / f"depai-{address_to_hex(address)}.lock"
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise JournalError(f"key lock in {folder}: {error}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._file)
+            raise JournalError(
+                f"key {address_to_hex(address)} is in use by another process: two must never sign"
+            ) from error
+
+    def release(self) -> None:
+        """Lets another process sign."""
+        os.close(self._file)
+
+
+def open_journal(path: Path, owner: Address) -> SqliteJournal:
+    """The journal of a key.
+
+    Raises:
+        JournalError: held, damaged, of another key, or not writable.
+    """
+    return SqliteJournal(path, address_to_hex(owner))

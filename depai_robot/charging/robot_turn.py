@@ -50,10 +50,10 @@ class RobotTurn(Turn[Session]):
         gone = session.phase == RobotPhase.IDLE.value
         return replace(state, session=None if gone else session)
 
-    def move(self, after: str) -> None:
+    def move(self, after: RobotPhase) -> None:
         """Goes to another phase; the way is kept for the report. Raises BugError when it is not in the table."""
-        super().move(after)
-        self.update(path=(*self.session.path, (self.cause, after))[-PATH_MAX:])
+        self.move_to(after.value)
+        self.update(path=(*self.session.path, (self.cause, after.value))[-PATH_MAX:])
 
     def at_phase(self, *phases: RobotPhase) -> bool:
         """Whether the session is in one of them."""

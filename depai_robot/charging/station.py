@@ -335,7 +335,7 @@ def _on_binding_timer(turn: StationTurn) -> None:
 
 def _on_funding_timer(turn: StationTurn) -> None:
     # The authorisation has lapsed; a deposit that is under way is still seen by its transaction.
-    if turn.purpose("deposit") in turn.session.jobs:
+    if turn.purpose("deposit") in turn.session.jobs or "deposit" in turn.session.transactions:
         turn.set_timer("funding", turn.settings.chain_retry_ms * 10)
         return
     station_selling.lapse(turn)

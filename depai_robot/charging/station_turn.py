@@ -49,10 +49,10 @@ class StationTurn(Turn[StationSession]):
         """The state with the session in its place."""
         return replace(self.state, sessions={**self.state.sessions, self.session.id: self.session})
 
-    def move(self, after: str) -> None:
+    def move(self, after: StationPhase) -> None:
         """Goes to another phase; the way is kept for reports. Raises BugError when it is not in the table."""
-        super().move(after)
-        self.update(path=(*self.session.path, (self.cause, after))[-PATH_MAX:])
+        self.move_to(after.value)
+        self.update(path=(*self.session.path, (self.cause, after.value))[-PATH_MAX:])
 
     def at_phase(self, *phases: StationPhase) -> bool:
         """Whether the session is in one of them."""

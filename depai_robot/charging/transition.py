@@ -121,7 +121,7 @@ STATION_TRANSITIONS = _rows(
     FUNDING > ChannelObserved > FUNDED
     FUNDING > ChainFailed | TransactionConfirmed | TimerFired > LAPSED
     FUNDED > SessionEvent > BINDING
-    FUNDED > TimerFired | SessionStop | StopRequested | ContactorFailed | ChannelObserved > ENDED
+    FUNDED > Payment | TimerFired | SessionStop | StopRequested | ContactorFailed | ChannelObserved > ENDED
     BINDING > Payment > CHARGING
     BINDING > Payment | SessionStop | StopRequested | TimerFired | ContactorFailed | PresenceChanged > STOPPING
     BINDING > ChannelObserved > STOPPING

@@ -133,7 +133,7 @@ class Turn(Generic[D]):
         ignored = self.session.ignored
         self.update(ignored={**ignored, reason: ignored.get(reason, 0) + 1})
 
-    def move(self, after: str) -> None:
+    def move_to(self, after: str) -> None:
         """Goes to another phase. Raises BugError when the table does not allow it."""
         before: str = self.session.phase  # type: ignore[attr-defined]
         require_move(self.speaker.role, before, self.cause, after)

@@ -1,0 +1,186 @@
+"""Docking node: the docking machine on ROS topics.
+
+Subscribes ``odom``, ``detected_dock_pose``, ``charging_contact`` and ``docking/command``; publishes ``cmd_vel`` with
+every odometry message while it drives, and ``docking/state``. ``~/emergency_stop`` (SetBool) works in every phase.
+"""
+
+import math
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
+from nav_msgs.msg import Odometry as OdometryMessage
+from rclpy.node import Node
+from std_msgs.msg import Bool, String
+from std_srvs.srv import SetBool
+
+from depai_robot.app.story import StoryWriter
+from depai_robot.docking import machine
+from depai_robot.docking.machine import DockingSettings, Phase, State
+from depai_robot.nodes.convert import message_to_odometry, stamp_to_ns, stamped_to_pose3
+from depai_robot.nodes.docking_protocol import DockingCommand, DockingState, decode_command, encode
+from depai_robot.nodes.quality import LATCHED, STATE
+from depai_robot.values.error import BugError, DepaiError
+from depai_robot.values.geometry import STOP, DriveCommand, Pose2, Pose3
+
+STORY_PERIOD_NS = 200_000_000
+OPTICAL_XYZW = (-0.5, 0.5, -0.5, 0.5)
+"""A level camera that looks along the robot's x axis: its optical frame in the robot's (REP-103)."""
+
+
+class DockingNode(Node):
+    """Owns one docking machine.
+
+    Args:
+        settings: of the machine.
+        camera_position_m: of a level, forward-looking camera in base_link, when TF is not at hand.
+        initial_pose: of the robot in the map at start-up; odometry begins there.
+        story: told of phases and distances, or None.
+    """
+
+    def __init__(
+        self,
+        settings: DockingSettings,
+        camera_position_m: tuple[float, float, float],
+        initial_pose: Pose2,
+        story: StoryWriter | None = None,
+    ) -> None:
+        super().__init__("docking")
+        self.declare_parameter("stamped_cmd_vel", value=False)
+        self._stamped = bool(self.get_parameter("stamped_cmd_vel").value)
+        self._settings = settings
+        self._optical_in_base = Pose3(camera_position_m, OPTICAL_XYZW)
+        self._map_in_odom = initial_pose.inverse()
+        self._state = State()
+        self._command = DockingCommand(0, "stop")
+        self._story = story
+        self._told_ns = 0
+        self._driving = False
+        self._velocities = self.create_publisher(TwistStamped if self._stamped else Twist, "cmd_vel", STATE)
+        self._states = self.create_publisher(String, "docking/state", LATCHED)
+        self.create_subscription(OdometryMessage, "odom", self._take_odometry, STATE)
+        self.create_subscription(PoseStamped, "detected_dock_pose", self._take_dock, STATE)
+        self.create_subscription(Bool, "charging_contact", self._take_contact, LATCHED)
+        self.create_subscription(String, "docking/command", self._take_command, LATCHED)
+        self.create_service(SetBool, "~/emergency_stop", self._take_emergency)
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def _feed(self, fact: machine.Input) -> None:
+        before = self._state
+        try:
+            self._state, command = machine.step(before, fact, self._settings)
+        except BugError as error:
+            self.get_logger().error(str(error))
+            self._drive(STOP)
+            return
+        if command is not None:
+            self._drive(command)
+        if self._state.phase is not before.phase:
+            self._announce(before.phase)
+
+    def _drive(self, command: DriveCommand) -> None:
+        moving = command != STOP
+        # Zero is said once more after motion, then the topic is left to others.
+        if not moving and not self._driving:
+            return
+        self._driving = moving
+        message: Any = TwistStamped() if self._stamped else Twist()
+        twist = message.twist if self._stamped else message
+        twist.linear.x, twist.angular.z = command.linear_mps, command.angular_radps
+        if self._stamped:
+            message.header.stamp = self.get_clock().now().to_msg()
+            message.header.frame_id = "base_link"
+        self._velocities.publish(message)
+
+    def _announce(self, before: Phase) -> None:
+        state, result = self._state, ""
+        if state.phase is Phase.DOCKED:
+            result = "docked"
+        elif state.phase is Phase.FAILED:
+            result = "failed"
+        elif before is Phase.UNDOCKING and state.phase is Phase.IDLE:
+            result = "undocked"
+        elif state.phase in (Phase.IDLE, Phase.STOPPED):
+            result = "stopped"
+        self.get_logger().info(f"{before.value} -> {state.phase.value} {state.reason}")
+        answer = DockingState(self._command.id, state.phase.value, result, state.reason)  # type: ignore[arg-type]
+        self._states.publish(String(data=encode(answer)))
+        self._tell(force=True)
+
+    def _tell(self, *, force: bool = False) -> None:
+        state, base = self._state, self._state.base_in_odom
+        if self._story is None or base is None or state.phase is Phase.IDLE:
+            return
+        now_ns = state.history[-1][0]
+        if not force and now_ns - self._told_ns < STORY_PERIOD_NS:
+            return
+        self._told_ns = now_ns
+        dock = None if state.dock_in_odom is None else base.inverse().compose(state.dock_in_odom)
+        self._story.tell(
+            "docking",
+            phase=state.phase.value,
+            reason=state.reason,
+            attempt=state.attempt,
+            distance_m=None if dock is None else round(math.hypot(dock.x_m, dock.y_m), 3),
+            lateral_m=None if dock is None else round(dock.inverse().y_m, 4),
+            yaw_error_rad=None if dock is None else round(dock.yaw_rad, 4),
+        )
+
+    def _take_odometry(self, message: OdometryMessage) -> None:
+        odometry = message_to_odometry(message)
+        self._feed(machine.OdometryRead(odometry.stamp_ns, odometry.base_in_odom))
+        if self._state.phase not in (Phase.IDLE, Phase.DOCKED, Phase.FAILED, Phase.STOPPED):
+            self._tell()
+
+    def _take_dock(self, message: PoseStamped) -> None:
+        try:
+            dock = self._optical_in_base.compose(stamped_to_pose3(message)).to_pose2()
+        except DepaiError as error:
+            self.get_logger().warning(f"detected_dock_pose refused: {error}")
+            return
+        self._feed(machine.DockSeen(stamp_to_ns(message.header.stamp), dock))
+
+    def _take_contact(self, message: Bool) -> None:
+        self._feed(machine.ContactChanged(self._now_ns(), bool(message.data)))
+
+    def _take_command(self, message: String) -> None:
+        try:
+            command = decode_command(message.data)
+        except DepaiError as error:
+            self.get_logger().warning(str(error))
+            return
+        if command.id <= self._command.id:
+            return  # said again
+        self._command = command
+        now_ns = self._now_ns()
+        before = self._state
+        if command.verb == "dock":
+            expected = self._map_in_odom.compose(Pose2(*command.pose))
+            self._feed(machine.DockAsked(now_ns, command.dock, expected))
+        elif command.verb == "undock":
+            self._feed(machine.UndockAsked(now_ns))
+        else:
+            self._feed(machine.StopAsked(now_ns))
+        if self._state.phase is before.phase:
+            self._answer_standing(command)
+
+    def _answer_standing(self, command: DockingCommand) -> None:
+        """A command that moved nothing is answered too: whoever asked waits."""
+        phase = self._state.phase
+        result, reason = "failed", f"{command.verb} asked in {phase.value}"
+        if command.verb == "stop":
+            result, reason = "stopped", ""
+        elif command.verb == "undock" and phase is Phase.IDLE:
+            result, reason = "undocked", ""
+        elif command.verb == "dock" and phase is Phase.DOCKED and self._state.dock == command.dock:
+            result, reason = "docked", ""
+        answer = DockingState(command.id, phase.value, result, reason)  # type: ignore[arg-type]
+        self._states.publish(String(data=encode(answer)))
+
+    def _take_emergency(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        now_ns = self._now_ns()
+        self._feed(machine.EmergencyStopped(now_ns) if request.data else machine.EmergencyReleased(now_ns))
+        response.success = True
+        response.message = self._state.phase.value
+        return response

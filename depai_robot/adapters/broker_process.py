@@ -5,6 +5,7 @@ For the demo, tests and small sites; a fleet brings its own broker.
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -24,6 +25,11 @@ START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0
 PACKET_BYTES_MAX = 128 * 1024
 HOST = "127.0.0.1"
+PORT_TRIES = 3
+_CONNECT = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x05\x00\x05probe"
+"""MQTT 3.1.1 CONNECT: clean session, keepalive 5 s, client id ``probe``. Source: OASIS MQTT 3.1.1, § 3.1."""
+_DISCONNECT = b"\xe0\x00"
+_CONNACK = b"\x20"
 
 ACL = """\
 # Roles by user name: the robot's or station's id. Signatures alone carry authority; this keeps the topics tidy.
@@ -92,35 +98,73 @@ def start_broker(
 ) -> BrokerProcess:
     """Starts a broker that keeps its store, configuration and log in ``folder``; returns when it accepts.
 
+    Args:
+        folder: made when it is missing. A broker started again with the same folder has its store back (mosquitto).
+        kind: ``auto`` takes mosquitto where it is installed.
+        port: on loopback; a free one when None.
+        acl: each user may read and write only what :data:`ACL` gives its name (mosquitto only).
+
     Raises:
+        ConfigError: an access list was asked of amqtt.
         DeviceAbsentError: the program asked for is not installed.
         DeviceFailedError: it ended, or did not listen in time; the message has the end of its log.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    port = port or free_port()
-    log = folder / "broker.log"
     mosquitto = find_mosquitto()
     if kind == "auto":
         kind = "mosquitto" if mosquitto else "amqtt"
+    if kind == "mosquitto" and mosquitto is None:
+        raise DeviceAbsentError("mosquitto is not installed: apt-get install mosquitto, or use amqtt")
+    if kind == "amqtt" and importlib.util.find_spec("amqtt") is None:
+        raise DeviceAbsentError("amqtt is not installed: pip install 'depai_robot[sim]', or use mosquitto")
+    if kind == "amqtt" and acl:
+        raise ConfigError("an access list needs mosquitto; amqtt is for simulations")
+    folder.mkdir(parents=True, exist_ok=True)
+    if port is not None:
+        return _start(folder, kind, mosquitto, port, acl=acl)
+    for _ in range(PORT_TRIES - 1):
+        # Between finding a free port and listening on it another program may take it.
+        with contextlib.suppress(DeviceFailedError):
+            return _start(folder, kind, mosquitto, free_port(), acl=acl)
+    return _start(folder, kind, mosquitto, free_port(), acl=acl)
+
+
+def _start(folder: Path, kind: Kind, mosquitto: str | None, port: int, *, acl: bool) -> BrokerProcess:
+    log = folder / "broker.log"
     if kind == "mosquitto":
-        if mosquitto is None:
-            raise DeviceAbsentError("mosquitto is not installed: apt-get install mosquitto, or use amqtt")
-        command = [mosquitto, "-c", str(_write_mosquitto_config(folder, port, acl=acl))]
+        command = [str(mosquitto), "-c", str(_write_mosquitto_config(folder, port, acl=acl))]
     else:
         command = [sys.executable, "-m", "depai_robot.adapters.broker_process", str(port)]
     with log.open("ab") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        # A session of its own: Ctrl-C in a terminal reaches those who still want to say good-bye, not the broker.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     broker = BrokerProcess(HOST, port, kind, process, log)
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
-        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=0.5):
+        if _speaks_mqtt(port) and process.poll() is None:
             return broker
         time.sleep(0.02)
     broker.stop()
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:]) or "its log is empty"
     raise DeviceFailedError(f"{kind} does not listen at {HOST}:{port}:\n{tail}")
+
+
+def _speaks_mqtt(port: int) -> bool:
+    # Accepting is not enough: amqtt listens before it serves.
+    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=0.5) as probe:
+        probe.settimeout(2.0)
+        probe.sendall(_CONNECT)
+        answer = probe.recv(4)
+        probe.sendall(_DISCONNECT)
+        return answer[:1] == _CONNACK
+    return False
 
 
 def _write_mosquitto_config(folder: Path, port: int, *, acl: bool) -> Path:
@@ -153,7 +197,7 @@ async def _serve_amqtt(port: int) -> None:
     try:
         from amqtt.broker import Broker
     except ImportError as error:
-        raise ConfigError("amqtt is not installed: pip install 'depai_robot[sim]'") from error
+        raise DeviceAbsentError("amqtt is not installed: pip install 'depai_robot[sim]'") from error
     broker = Broker(
         {
             "listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}},

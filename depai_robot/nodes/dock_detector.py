@@ -7,7 +7,6 @@ thread of its own, always on the newest image; an old pose is never published ag
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
@@ -126,12 +125,3 @@ class DockDetector(Node):
             self._closing = True
             self._condition.notify()
         self._thread.join(timeout=5.0)
-
-
-def make_observe(models: Path, dock_file: Path) -> tuple[Observe, str]:
-    """Detector, pose estimator and tracker from files, and the hash of the models.
-
-    Raises:
-        ConfigError: a file is missing or not what its manifest says.
-    """
-    raise NotImplementedError

@@ -25,7 +25,11 @@ UP_IN_LEVEL_CAMERA: Vector3 = (0.0, -1.0, 0.0)
 
 _VISIBILITY_MIN = 0.3
 _USED_MIN = 5
+_POINT_MAX_PX = 1e5
+"""Beyond any image; keeps squares of nonsense within floats."""
+
 _START_COUNT = 8
+_SIGMA_MIN_PX = 0.01
 _RANGE_MIN_M, _RANGE_MAX_M = 0.1, 12.0
 _DEPTH_MIN_M = 0.02
 _HUBER_SIGMAS = 1.5
@@ -113,12 +117,12 @@ def solve_pose(
     rays, straight = _undistort(keypoints.points_px, intrinsics)
     with np.errstate(invalid="ignore"):
         used = straight & (keypoints.visibility >= _VISIBILITY_MIN) & (keypoints.sigma_px > 0)
-        used &= np.isfinite(keypoints.sigma_px)
+        used &= keypoints.sigma_px < _POINT_MAX_PX
     if int(used.sum()) < _USED_MIN:
         return None
     focal_px = math.sqrt(intrinsics.fx_px * intrinsics.fy_px)
     points_m, rays = dock.points_m()[used], rays[used]
-    sigma = keypoints.sigma_px[used] / focal_px
+    sigma = np.maximum(keypoints.sigma_px[used], _SIGMA_MIN_PX) / focal_px
     best: _Fit | None = None
     for rotation, position_m in _starts(points_m, rays, sigma):
         fit = _refine(rotation, position_m, points_m, rays, sigma)
@@ -136,7 +140,7 @@ def _undistort(points_px: Array, intrinsics: CameraIntrinsics) -> tuple[Array, N
 
     Far outside of the image a distortion polynomial folds over; such points are worth nothing.
     """
-    finite: NDArray[np.bool_] = np.asarray(np.isfinite(points_px).all(axis=1))
+    finite: NDArray[np.bool_] = np.asarray((np.abs(points_px) < _POINT_MAX_PX).all(axis=1))
     filled = np.where(finite[:, None], points_px, 0.0)
     focal = np.array([intrinsics.fx_px, intrinsics.fy_px])
     rays = (filled - np.array([intrinsics.cx_px, intrinsics.cy_px])) / focal

@@ -18,6 +18,7 @@ _BITS_WRONG_SHARE = 0.4
 """Of the 5 bits that the family can correct: 2. More would be guessing."""
 
 _SIDE_MIN_PX = 12.0
+_POINT_MAX_PX = 1e5
 
 
 @lru_cache(maxsize=1)
@@ -32,9 +33,10 @@ def read_tag(grey: NDArray[np.uint8], keypoints: DockKeypoints) -> int | None:
         grey: (H, W) uint8, the whole image.
         keypoints: of the dock in it; the last four are the decal's corners.
     """
-    corners = keypoints.points_px[8:].astype(np.float32)
-    if not np.isfinite(corners).all():
+    decal = keypoints.points_px[8:]
+    if not (np.abs(decal) < _POINT_MAX_PX).all():
         return None
+    corners = decal.astype(np.float32)
     sides = np.linalg.norm(np.roll(corners, -1, axis=0) - corners, axis=1)
     if sides.min() < _SIDE_MIN_PX or not cv2.isContourConvex(corners[:, None]):
         return None

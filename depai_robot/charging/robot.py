@@ -7,6 +7,7 @@ Every fact is dispatched by the phase of the session it belongs to. What is norm
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from depai_robot.charging import (
@@ -51,7 +52,7 @@ from depai_robot.charging.robot_turn import RobotTurn
 from depai_robot.charging.selection import Wanted
 from depai_robot.charging.setting import RobotSettings
 from depai_robot.charging.transition import RobotPhase
-from depai_robot.values.error import BugError
+from depai_robot.values.error import BugError, JournalError
 from depai_robot.values.identity import require_id
 
 STEP_VERSION = 1
@@ -75,6 +76,21 @@ def summary(state: RobotState) -> dict[str, Any]:
 def is_at_rest(state: RobotState) -> bool:
     """Whether nothing is open: a snapshot may be taken."""
     return not state.background and state.phase in (RobotPhase.IDLE.value, RobotPhase.SETTLED.value)
+
+
+def encode_state(state: RobotState) -> bytes:
+    """A snapshot. Raises BugError unless the robot is at rest."""
+    if not is_at_rest(state):
+        raise BugError(f"a snapshot needs a robot at rest, it is {state.phase}")
+    return msgspec.msgpack.encode(state)
+
+
+def decode_state(data: bytes, settings: RobotSettings) -> RobotState:
+    """A snapshot under the settings of now. Raises JournalError when it is none."""
+    try:
+        return replace(msgspec.msgpack.decode(data, type=RobotState), settings=settings)
+    except msgspec.MsgspecError as error:
+        raise JournalError(f"the snapshot is not one of step version {STEP_VERSION}: {error}") from error
 
 
 def step(state: RobotState, fact: Fact) -> tuple[RobotState, Effects]:
@@ -295,6 +311,7 @@ _TIMER: dict[str, Callable[[RobotTurn], None]] = {
     "poll": _on_poll_timer,
     "docking": _on_docking_timer,
     "presenting": _on_presenting_timer,
+    "probe": robot_charging.on_probe_timer,
     "meter": robot_charging.on_meter_timer,
     "head": robot_charging.on_head_timer,
     "stop": robot_ending.on_stop_timer,

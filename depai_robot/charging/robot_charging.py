@@ -54,8 +54,8 @@ def on_docked(turn: RobotTurn, fact: DockingEnded) -> None:
 def on_probe(turn: RobotTurn, fact: ProbeRead) -> None:
     """The nonce on the pads, said back under the robot's signature, binds payer and connector."""
     session = turn.session
+    turn.set_timer("probe", turn.settings.retry_ms)
     if fact.nonce == session.probe:
-        turn.ignore("probe read twice")
         return
     turn.answer(*(item.id for item in session.letters if isinstance(item.seal.draft.body, SessionEvent)))
     turn.update(probe=fact.nonce)
@@ -65,6 +65,11 @@ def on_probe(turn: RobotTurn, fact: ProbeRead) -> None:
         ),
         keep=True,
     )
+
+
+def on_probe_timer(turn: RobotTurn) -> None:
+    """Not begun yet: a station that restarted puts another nonce on the pads."""
+    turn.emit(WatchProbe())
 
 
 # --- statements ---------------------------------------------------------------------------------------------
@@ -115,7 +120,7 @@ def begin(turn: RobotTurn, text: str, token: str, reading: BatteryRead | None) -
         turn.ignore("statement before the begin")  # the request for the first voucher carries the begin again
         return False
     turn.answer(*(item.id for item in session.letters if isinstance(item.seal.draft.body, SessionEvent)))
-    turn.clear_timer("presenting")
+    turn.clear_timer("presenting", "probe")
     turn.update(
         meter=MeterLog(
             begin_milliwh=statement.energy_milliwh,

@@ -25,7 +25,6 @@ class RobotTurn(Turn[Session]):
         speaker = Correspondence(
             role="robot",
             chain_id=settings.network.chain_id,
-            identity=settings.identity,
             message_ttl_s=settings.message_ttl_s,
             retry_ms=settings.retry_ms,
             chain_retry_ms=settings.chain_retry_ms,

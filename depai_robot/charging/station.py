@@ -6,6 +6,7 @@ Nothing here cheats: a dishonest station is simulated around this machine, never
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from depai_robot.charging import station_charging, station_selling, station_settlement
@@ -46,7 +47,7 @@ from depai_robot.charging.station_state import (
 from depai_robot.charging.station_turn import StationTurn, forget, post_offer, speaker_of
 from depai_robot.charging.transition import StationPhase
 from depai_robot.charging.turn import Turn
-from depai_robot.values.error import BugError
+from depai_robot.values.error import BugError, JournalError
 
 STEP_VERSION = 1
 """Rises when a change of the machine would fold an old journal to another state."""
@@ -70,7 +71,22 @@ def summary(state: StationState) -> dict[str, Any]:
 
 def is_at_rest(state: StationState) -> bool:
     """Whether nothing is open: a snapshot may be taken."""
-    return not state.sessions
+    return not state.sessions and not state.lobby.letters
+
+
+def encode_state(state: StationState) -> bytes:
+    """A snapshot. Raises BugError unless the station is at rest."""
+    if not is_at_rest(state):
+        raise BugError(f"a snapshot needs a station at rest, open are {sorted(state.sessions)}")
+    return msgspec.msgpack.encode(state)
+
+
+def decode_state(data: bytes, settings: StationSettings) -> StationState:
+    """A snapshot under the settings of now. Raises JournalError when it is none."""
+    try:
+        return replace(msgspec.msgpack.decode(data, type=StationState), settings=settings)
+    except msgspec.MsgspecError as error:
+        raise JournalError(f"the snapshot is not one of step version {STEP_VERSION}: {error}") from error
 
 
 def step(state: StationState, fact: Fact) -> tuple[StationState, Effects]:

@@ -5,7 +5,6 @@ a failure or somebody else's transaction changes nothing but the time it takes.
 """
 
 from depai_robot.charging.effect import (
-    CallForHelp,
     ClaimWish,
     PrepareTransaction,
     RefundWish,
@@ -119,7 +118,7 @@ def on_channel(turn: StationTurn, fact: ChannelObserved) -> None:
 
 def _go(turn: StationTurn, phase: StationPhase) -> None:
     if not turn.at_phase(phase):
-        turn.update(chain_tries=0)
+        turn.update(chain_tries=0, trouble="")
         turn.move(phase)
 
 
@@ -133,11 +132,10 @@ def on_confirmed(turn: StationTurn, fact: TransactionConfirmed) -> None:
 
 
 def on_failed(turn: StationTurn, fact: ChainFailed) -> None:
-    """The chain said no: look at the channel, and try again a few times before help is called."""
+    """The chain said no: look at the channel and try again, more and more rarely; the summary says what is wrong."""
     tries = turn.session.chain_tries + 1
-    turn.update(chain_tries=tries)
-    if tries == turn.settings.chain_tries:
-        turn.emit(CallForHelp(f"session {turn.session.id}: {fact.purpose} fails: {fact.message}"))
+    trouble = f"{fact.purpose} fails: {fact.message}"[:512] if tries >= turn.settings.chain_tries else ""
+    turn.update(chain_tries=tries, trouble=trouble)
     turn.set_timer("look", turn.settings.chain_retry_ms << min(tries, 10))
 
 

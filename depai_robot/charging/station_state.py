@@ -100,6 +100,7 @@ class StationSession(Dialogue, frozen=True, kw_only=True):
         left_ns: when the robot had left.
         opened_s, ended_s: wall clock.
         chain_tries: of the present chain action.
+        trouble: why the operator should look at it, empty when nothing is wrong.
         transactions: hash (hex) by what it did.
         vouchers: accepted.
         path: phases so far with their causes.
@@ -127,6 +128,7 @@ class StationSession(Dialogue, frozen=True, kw_only=True):
     left_ns: int = 0
     ended_s: int = 0
     chain_tries: int = 0
+    trouble: str = ""
     transactions: dict[str, str] = field(default_factory=dict)
     vouchers: int = 0
     path: tuple[tuple[str, str], ...] = ()
@@ -244,6 +246,7 @@ def summarise(state: StationState) -> dict[str, Any]:
                 "charged_atomic": s.channel.charged if s.channel else 0,
                 "ceiling_atomic": s.channel.ceiling if s.channel else 0,
                 "stop": s.stop_reason,
+                "trouble": s.trouble,
             }
             for s in state.sessions.values()
             if s.phase != StationPhase.LAPSED.value

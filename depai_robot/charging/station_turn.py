@@ -30,7 +30,6 @@ def speaker_of(settings: StationSettings) -> Correspondence:
     return Correspondence(
         role="station",
         chain_id=settings.network.chain_id,
-        identity=settings.identity,
         message_ttl_s=settings.message_ttl_s,
         retry_ms=settings.retry_ms,
         chain_retry_ms=settings.chain_retry_ms,

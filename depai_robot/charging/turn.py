@@ -93,7 +93,6 @@ class Correspondence(Struct, frozen=True):
     Attributes:
         role: ``robot`` or ``station``.
         chain_id: of the identities' did:pkh.
-        identity: address of the identity key, 20 bytes.
         message_ttl_s: how long a message stays valid.
         retry_ms: until an unanswered one is sent again.
         chain_retry_ms: until a chain effect that nobody answered is tried again.
@@ -101,7 +100,6 @@ class Correspondence(Struct, frozen=True):
 
     role: str
     chain_id: int
-    identity: bytes
     message_ttl_s: int
     retry_ms: int
     chain_retry_ms: int

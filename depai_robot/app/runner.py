@@ -31,11 +31,11 @@ POLL_IDLE_S = 0.2
 CLOSE_TIMEOUT_S = 10.0
 
 
-class Perform(Protocol):
-    """Does one effect; a slow one is started and its outcome posted later. Called on the runner's thread."""
+Perform = Callable[[Any], None]
+"""Does one effect; a slow one is started and its outcome posted later. Called on the runner's thread.
 
-    def __call__(self, effect: Any) -> None:
-        """Raises DepaiError when it could not even be started."""
+Raises DepaiError when it could not even be started.
+"""
 
 
 class Observer(Protocol[S]):  # type: ignore[misc]

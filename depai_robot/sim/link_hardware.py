@@ -209,7 +209,11 @@ class LinkStationHardware:
         self, path: Path, station: str, connector: int, timeout_s: float = CONNECT_TIMEOUT_S
     ) -> None:
         self._client = LinkClient(path, Hello("station", station, connector), timeout_s)
-        self.clock = LinkClock(self._client)
+
+    @property
+    def clock(self) -> LinkClock:
+        """Simulated time."""
+        return LinkClock(self._client)
 
     def read(self) -> MeterReading:
         """See ports.Meter."""

@@ -1,0 +1,315 @@
+"""The robot's wallet: the Robot machine on its journal, keys, broker and chain. No ROS here.
+
+Whoever hosts it (the wallet node, a test) gives the clock, the battery, the connector and a way to dock, and says when
+docking or undocking has ended. It offers intents (charge, stop), never a transfer or a signature.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from depai_robot.app.config import (
+    ChargePart,
+    WalletFile,
+    addresses,
+    read_network,
+    read_wallet,
+    resolve,
+)
+from depai_robot.app.part import KeyLock, open_broker, open_chain, open_journal, open_signer, random_entropy
+from depai_robot.app.performer import DockingLink, RobotBody
+from depai_robot.app.program import Program, WrapPerform, make_worker, state_codec
+from depai_robot.app.runner import Runner, Snapshots
+from depai_robot.app.sealing import Keeper, Sealer
+from depai_robot.app.story import StoryWriter
+from depai_robot.app.telling import WalletTeller
+from depai_robot.charging import robot
+from depai_robot.charging.fact import ChargeRequested, DockingEnded, UndockingEnded
+from depai_robot.charging.robot_state import RobotState
+from depai_robot.charging.setting import Network, RobotSettings
+from depai_robot.charging.transition import RobotPhase
+from depai_robot.payment.policy import parse_policy
+from depai_robot.ports import Battery, Broker, Chain, Clock, Connector, Journal, Signer
+from depai_robot.values.error import ConfigError, DeviceTimeoutError
+from depai_robot.values.identity import require_id
+
+LOG = logging.getLogger(__name__)
+
+BATTERY_PERIOD_S = 0.25
+FIRST_OFFERS_S = 10.0
+"""A robot that just started waits so long for retained offers before it asks."""
+_FREE = (RobotPhase.IDLE.value, RobotPhase.SETTLED.value)
+
+
+def _log_help(message: str) -> None:
+    LOG.warning("HELP: %s", message)
+
+
+def _log_shutdown(message: str) -> None:
+    LOG.critical("SHUT DOWN: %s", message)
+
+
+def _nowhere() -> tuple[float, float]:
+    return 0.0, 0.0
+
+
+@dataclass(slots=True)
+class WalletParts:
+    """Everything that a wallet is made of.
+
+    Attributes:
+        settings: the owner's, policy checked.
+        identity, voucher, payer: its keys.
+        journal, broker, chain, clock, battery, connector: ports.
+        docking: how it asks for motion.
+        folder: for receipts, evidence and story.
+        charge: when it buys by itself.
+        position_m: where the robot is in the map frame.
+        call_for_help, shut_down: what to do then.
+        key_lock: held as long as the wallet runs.
+    """
+
+    settings: RobotSettings
+    identity: Signer
+    voucher: Signer
+    payer: Signer
+    journal: Journal
+    broker: Broker
+    chain: Chain
+    clock: Clock
+    battery: Battery
+    connector: Connector
+    docking: DockingLink
+    folder: Path
+    charge: ChargePart = field(default_factory=lambda: ChargePart(below_permille=0))
+    position_m: Callable[[], tuple[float, float]] = _nowhere
+    call_for_help: Callable[[str], None] = _log_help
+    shut_down: Callable[[str], None] = _log_shutdown
+    key_lock: KeyLock | None = None
+
+
+def open_wallet(
+    path: Path,
+    *,
+    clock: Clock,
+    battery: Battery,
+    connector: Connector,
+    docking: DockingLink,
+) -> WalletParts:
+    """The parts of a configured wallet; keys are opened, the journal is locked, nothing is connected yet.
+
+    Args:
+        path: of wallet.yaml.
+        clock: session time (ROS) and wall time.
+        battery: whose readings authorise money.
+        connector: the robot's pads.
+        docking: how it asks for motion.
+
+    Raises:
+        ConfigError: the file, a key, the policy or the network is not as it must be.
+        JournalError: another process holds journal or key, or the journal is damaged.
+    """
+    file = read_wallet(path)
+    network = read_network(file.chain, path)
+    chain_id = network.chain_id
+    identity = open_signer("keys.identity", file.keys.identity, path, chain_id)
+    voucher = open_signer("keys.voucher", file.keys.voucher, path, chain_id)
+    payer = open_signer("keys.payer", file.keys.payer, path, chain_id)
+    settings = _settings(
+        file, path, network=network.network(), identity=identity, voucher=voucher, payer=payer
+    )
+    folder = resolve(path, file.folder)
+    chain = open_chain(network, payer, path)
+    broker = open_broker(file.broker, path, f"robot-{file.robot}")
+    lock = KeyLock(voucher.address)
+    journal = open_journal(folder / "wallet.sqlite", voucher.address)
+    return WalletParts(
+        settings=settings,
+        identity=identity,
+        voucher=voucher,
+        payer=payer,
+        journal=journal,
+        broker=broker,
+        chain=chain,
+        clock=clock,
+        battery=battery,
+        connector=connector,
+        docking=docking,
+        folder=folder,
+        charge=file.charge,
+        key_lock=lock,
+    )
+
+
+def _settings(
+    file: WalletFile, path: Path, *, network: Network, identity: Signer, voucher: Signer, payer: Signer
+) -> RobotSettings:
+    (owner,) = addresses([file.owner])
+    policy_path = resolve(path, file.policy)
+    try:
+        data = policy_path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: policy {policy_path}: {error.strerror}") from error
+    values = {
+        "robot": file.robot,
+        "zone": file.zone,
+        "identity": identity.address,
+        "payer": payer.address,
+        "voucher_key": voucher.address,
+        "network": network,
+        "band": file.band,
+        "stations": addresses(file.stations),
+    }
+    try:
+        policy = parse_policy(
+            data,
+            chain_id=network.chain_id,
+            owner=owner,
+            robot=voucher.address,
+        )
+        return RobotSettings(**values, policy=policy, **file.settings)  # type: ignore[arg-type]
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _snapshots(settings: RobotSettings) -> Snapshots[RobotState]:
+    def adopt(state: RobotState) -> RobotState:
+        if settings.policy.epoch < state.settings.policy.epoch:
+            raise ConfigError(
+                f"policy has epoch {settings.policy.epoch}, one of epoch {state.settings.policy.epoch} was in force:"
+                " the owner has revoked this one"
+            )
+        return msgspec.structs.replace(state, settings=settings)
+
+    encode, decode = state_codec(RobotState)
+    return Snapshots(encode, decode, robot.is_at_rest, adopt)
+
+
+class WalletProgram(Program[RobotState]):
+    """Runs a wallet.
+
+    Args:
+        parts: see there.
+        wrap_perform: for simulations and tests.
+    """
+
+    def __init__(self, parts: WalletParts, *, wrap_perform: WrapPerform | None = None) -> None:
+        settings = parts.settings
+        self._parts = parts
+        self._requested_ns: int | None = None
+        self._started_s = 0.0
+        runner: Runner[RobotState] = Runner(
+            journal=parts.journal,
+            step=robot.step,
+            step_version=robot.STEP_VERSION,
+            state=robot.initial_state(settings),
+            clock=parts.clock,
+            entropy=random_entropy,
+            snapshots=_snapshots(settings),
+        )
+        sealer = Sealer(settings.network.chain_id, parts.identity, parts.voucher, parts.payer)
+        super().__init__(
+            runner=runner,
+            broker=parts.broker,
+            chain=make_worker(parts.chain, settings.network.chain_id, settings.network.settlement, runner),
+            sealer=sealer,
+            keeper=Keeper(parts.folder, sealer),
+            chain_id=settings.network.chain_id,
+            identity=parts.identity.address,
+            topics=(settings.inbox, f"depai/v1/{settings.zone}/stations/+/offer"),
+            robot=RobotBody(
+                battery=parts.battery,
+                connector=parts.connector,
+                docking=parts.docking,
+                call_for_help=parts.call_for_help,
+                shut_down=parts.shut_down,
+            ),
+            wrap_perform=wrap_perform,
+        )
+        self._story = StoryWriter(parts.folder, "wallet", parts.clock)
+        self.observe(WalletTeller(self._story))
+
+    def start(self) -> None:
+        """See Program.start; then the battery is watched."""
+        super().start()
+        self._started_s = time.monotonic()
+        self.watch("battery", self._look_at_battery, BATTERY_PERIOD_S)
+
+    def stop(self) -> None:
+        """See Program.stop."""
+        super().stop()
+        self._story.close()
+        if self._parts.key_lock is not None:
+            self._parts.key_lock.release()
+
+    @property
+    def phase(self) -> str:
+        """Of the session in the foreground."""
+        return self.state.phase
+
+    # --- intents -------------------------------------------------------------------------------------------
+
+    def request_charge(self, energy_milliwh: int | None = None, session: str | None = None) -> str:
+        """Asks for energy; returns the session's id. Nothing happens while another session is open.
+
+        Args:
+            energy_milliwh: at the pads; None for the configured amount.
+            session: a fresh id; None makes one.
+
+        Raises:
+            DeviceTimeoutError: the robot's own meter does not answer.
+        """
+        reading = self.performer.read_battery()
+        if reading is None:
+            raise DeviceTimeoutError("the battery does not answer: no energy is bought without an own meter")
+        if session is None:
+            session = f"{self._parts.settings.robot[:24]}-{int(time.time()):x}-{secrets.token_hex(4)}"
+        x_m, y_m = self._parts.position_m()
+        self.runner.post(
+            ChargeRequested(
+                self.runner.instant(),
+                require_id("session", session),
+                random_entropy(),
+                self._parts.charge.energy_milliwh if energy_milliwh is None else energy_milliwh,
+                round(x_m * 1000),
+                round(y_m * 1000),
+                reading,
+            )
+        )
+        return session
+
+    def docking_ended(self, dock: str, *, docked: bool, reason: str = "") -> None:
+        """The docking part is done with what was asked."""
+        reading = self.performer.read_battery()
+        self.runner.post(DockingEnded(self.runner.instant(), docked, dock, reason[:512], reading))
+
+    def undocking_ended(self, *, undocked: bool, reason: str = "") -> None:
+        """The robot has left the dock, or could not."""
+        self.runner.post(UndockingEnded(self.runner.instant(), undocked, reason[:512]))
+
+    # --- by itself -----------------------------------------------------------------------------------------
+
+    def _look_at_battery(self) -> None:
+        reading = self._parts.battery.read()
+        self._story.tell(
+            "battery",
+            soc=round(reading.state_of_charge, 5),
+            voltage_v=round(reading.voltage_v, 3),
+            current_a=round(reading.current_a, 3),
+        )
+        charge = self._parts.charge
+        if reading.state_of_charge * 1000 >= charge.below_permille or self.phase not in _FREE:
+            return
+        now_ns = self._parts.clock.session_ns()
+        if self._requested_ns is None:
+            if not self.state.offers and time.monotonic() - self._started_s < FIRST_OFFERS_S:
+                return
+        elif now_ns - self._requested_ns < charge.retry_s * 1_000_000_000:
+            return
+        self._requested_ns = now_ns
+        self.request_charge()

@@ -3,13 +3,10 @@
 For the demo, tests and small sites; a fleet brings its own broker.
 """
 
-import asyncio
 import contextlib
 import importlib.util
-import logging
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -133,7 +130,7 @@ def _start(folder: Path, kind: Kind, mosquitto: str | None, port: int, *, acl: b
     if kind == "mosquitto":
         command = [str(mosquitto), "-c", str(_write_mosquitto_config(folder, port, acl=acl))]
     else:
-        command = [sys.executable, "-m", "depai_robot.adapters.broker_process", str(port)]
+        command = [sys.executable, "-m", "depai_robot.adapters.amqtt_broker", str(port)]
     with log.open("ab") as output:
         # A session of its own: Ctrl-C in a terminal reaches those who still want to say good-bye, not the broker.
         process = subprocess.Popen(
@@ -191,29 +188,3 @@ def _write_mosquitto_config(folder: Path, port: int, *, acl: bool) -> Path:
     config = folder / "mosquitto.conf"
     config.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return config
-
-
-async def _serve_amqtt(port: int) -> None:
-    try:
-        from amqtt.broker import Broker
-    except ImportError as error:
-        raise DeviceAbsentError("amqtt is not installed: pip install 'depai_robot[sim]'") from error
-    broker = Broker(
-        {
-            "listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}},
-            "plugins": {
-                "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True},
-            },
-        }
-    )
-    await broker.start()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await stop.wait()
-    await broker.shutdown()
-
-
-if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING)
-    asyncio.run(_serve_amqtt(int(sys.argv[1])))

@@ -218,6 +218,9 @@ class PahoBroker:
             BugError: the topic is none to publish to.
             DeviceFailedError: the broker is away, and as much is waiting as is kept.
         """
+        if not topic:
+            # paho lets it pass in MQTT 5, where it means an alias; the broker would hang up on us, for ever.
+            raise BugError("'' is no topic to publish to")
         with self._lock:
             self._unsent_count += 1
         queued = False

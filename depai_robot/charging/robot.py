@@ -183,6 +183,10 @@ def _restart(state: RobotState, fact: Restarted) -> tuple[RobotState, Effects]:
         if session.ended_ns:
             turn.update(ended_ns=max(1, session.ended_ns - back_ns))
         turn.resume(back_ns)
+        if turn.at_phase(RobotPhase.CHARGING):
+            robot_charging.watch_meter(
+                turn
+            )  # the time that the robot itself was away is not the station's fault
         if session.dock == "leaving":
             turn.emit(StartUndocking())
         elif session.dock == "docked" and turn.at_phase(RobotPhase.PRESENTING):
@@ -238,7 +242,12 @@ def _on_message(turn: RobotTurn, fact: MessageReceived, draft: Draft) -> None:
     if agreement is None or fact.sender != agreement.offer.sender:
         turn.ignore("message of another station")
         return
-    if isinstance(body, PaymentResult):
+    if turn.at_phase(RobotPhase.FUNDING) and not turn.session.money.signed:
+        if isinstance(body, SessionStop | SessionEvent):
+            robot_quoting.leave(turn, "the station withdrew its quote")
+        else:
+            turn.ignore("message out of phase")
+    elif isinstance(body, PaymentResult):
         _on_result(turn, body, fact.token)
     elif isinstance(body, NeedVoucher) and turn.at_phase(RobotPhase.PRESENTING, RobotPhase.CHARGING):
         robot_charging.on_need(
@@ -248,7 +257,7 @@ def _on_message(turn: RobotTurn, fact: MessageReceived, draft: Draft) -> None:
         *_AT_STATION, RobotPhase.STOPPING, RobotPhase.UNDOCKING
     ):
         robot_charging.on_event(turn, body, fact.token, fact.reading)
-    elif isinstance(body, SessionStop) and turn.at_phase(*_AT_STATION) and turn.session.money.signed:
+    elif isinstance(body, SessionStop) and turn.at_phase(*_AT_STATION):
         robot_ending.stop(turn, body.reason, f"the station stops: {body.detail}")
     elif isinstance(body, ReceiptMessage) and turn.at_phase(RobotPhase.SETTLING):
         robot_settlement.on_receipt(turn, body)

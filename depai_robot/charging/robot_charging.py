@@ -146,7 +146,10 @@ def watch_meter(turn: RobotTurn) -> None:
 
 
 def take_statement(turn: RobotTurn, text: str, token: str, reading: BatteryRead | None) -> bool:
-    """Checks a statement against agreement and own meter. False when nothing may be signed on it."""
+    """Checks a statement against agreement and own meter. False when nothing may be signed.
+
+    A late one (a newer was reconciled before) is no obstacle: what is signed stands on the newest.
+    """
     session = turn.session
     meter = session.meter
     terms = session.contract().agreed.terms
@@ -163,7 +166,7 @@ def take_statement(turn: RobotTurn, text: str, token: str, reading: BatteryRead 
         return False
     if statement.pagination < meter.pagination:
         turn.ignore("late statement")
-        return False
+        return True
     if statement.pagination == meter.pagination:
         detail = f"two statements with pagination T{statement.pagination}"
         stop(turn, "Other", detail, fault=CHEATED, tokens=(meter.last_token, token))

@@ -27,6 +27,8 @@ from depai_robot.values.identity import ChannelId, address_to_hex
 from depai_robot.values.money import cost_atomic, energy_bought_milliwh
 
 REFUND_ROUNDS_MAX = 3
+SETTLE_POLLS = 4
+"""The channel is looked at more rarely than the battery: RPC endpoints count requests."""
 
 
 def owed_milliwh(turn: RobotTurn) -> int:
@@ -73,7 +75,7 @@ def start_settling(turn: RobotTurn) -> None:
     turn.clear_timers()
     turn.update(payment=None, deferred=None)
     turn.set_timer("settle", turn.settings.settle_timeout_ms)
-    turn.set_timer("poll", turn.settings.poll_ms)
+    turn.set_timer("poll", SETTLE_POLLS * turn.settings.poll_ms)
     turn.start(ReadHead(turn.purpose("head")))
     read_channel(turn)
 
@@ -291,7 +293,9 @@ def give_up_on_station(turn: RobotTurn) -> None:
 def poll(turn: RobotTurn) -> None:
     """Time to look at head and channel again."""
     withdrawing = turn.at_phase(RobotPhase.WITHDRAWING)
-    turn.set_timer("poll", turn.settings.withdraw_poll_ms if withdrawing else turn.settings.poll_ms)
+    turn.set_timer(
+        "poll", turn.settings.withdraw_poll_ms if withdrawing else SETTLE_POLLS * turn.settings.poll_ms
+    )
     session = turn.session
     waits_for_head = withdrawing or not session.money.escrow or session.payment is None
     if waits_for_head and turn.purpose("head") not in session.jobs:

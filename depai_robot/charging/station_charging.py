@@ -62,8 +62,6 @@ def bind(turn: StationTurn) -> None:
     if not connector.present or connector.nonce != session.probe:
         turn.ignore("probe does not match the connector")
         return
-    if turn.cause not in ("SessionEvent", "PresenceChanged"):
-        return
     turn.clear_timer("arrival")
     turn.move(StationPhase.BINDING)
     turn.set_timer("binding", turn.settings.binding_timeout_ms)

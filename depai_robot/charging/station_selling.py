@@ -12,7 +12,7 @@ from depai_robot.charging.message import (
 )
 from depai_robot.charging.message import Payment as PaymentBody
 from depai_robot.charging.setting import StationSettings
-from depai_robot.charging.station_charging import bind, end, watch_channel
+from depai_robot.charging.station_charging import end, watch_channel
 from depai_robot.charging.station_state import Channel, StationState
 from depai_robot.charging.station_turn import StationTurn
 from depai_robot.charging.terms import (
@@ -257,8 +257,6 @@ def funded(turn: StationTurn, balance: int) -> None:
     watch_channel(turn)
     if session.stop_reason:
         end(turn)
-    else:
-        bind(turn)
 
 
 def on_deposit_confirmed(turn: StationTurn, fact: TransactionConfirmed) -> None:

@@ -82,8 +82,8 @@ ROBOT_TRANSITIONS = _rows(
     QUOTING > Quote | QuoteReject | TimerFired > BACKING_OFF
     QUOTING > Quote | QuoteReject | TimerFired > CALLING_FOR_HELP
     QUOTING > StopRequested > IDLE
-    FUNDING > ChainHeadObserved | ChainFailed | TimerFired > BACKING_OFF
-    FUNDING > ChainHeadObserved | ChainFailed | TimerFired > CALLING_FOR_HELP
+    FUNDING > ChainHeadObserved | ChainFailed | TimerFired | SessionStop | SessionEvent > BACKING_OFF
+    FUNDING > ChainHeadObserved | ChainFailed | TimerFired | SessionStop | SessionEvent > CALLING_FOR_HELP
     FUNDING > StopRequested > IDLE
     FUNDING > ChannelObserved > APPROACHING
     FUNDING > PaymentResult | SessionStop | SessionEvent | StopRequested | TimerFired | ChannelObserved > STOPPING
@@ -120,7 +120,7 @@ STATION_TRANSITIONS = _rows(
     QUOTED > TimerFired | SessionStop | QuoteRequest | StopRequested > LAPSED
     FUNDING > ChannelObserved > FUNDED
     FUNDING > ChainFailed | TransactionConfirmed | TimerFired > LAPSED
-    FUNDED > SessionEvent > BINDING
+    FUNDED > SessionEvent | PresenceChanged > BINDING
     FUNDED > Payment | TimerFired | SessionStop | StopRequested | ContactorFailed | ChannelObserved > ENDED
     BINDING > Payment > CHARGING
     BINDING > Payment | SessionStop | StopRequested | TimerFired | ContactorFailed | PresenceChanged > STOPPING

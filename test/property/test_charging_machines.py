@@ -15,11 +15,24 @@ from msgspec.structs import replace
 
 from depai_robot.charging import fact as ft
 from depai_robot.charging.envelope import open_token
-from depai_robot.charging.message import NeedVoucher, PaymentResult, SessionEvent
+from depai_robot.charging.message import (
+    Draft,
+    EventType,
+    NeedVoucher,
+    Offer,
+    PaymentResult,
+    QuoteCounter,
+    QuoteReject,
+    ReceiptMessage,
+    SessionEvent,
+    SessionStop,
+)
 from depai_robot.charging.reconciliation import upper_bound_milliwh
 from depai_robot.charging.terms import tranche_price_atomic
 from depai_robot.payment.receipt import parse_receipt
-from test.builders import make_key, make_robot_settings, make_station_settings
+from depai_robot.payment.x402 import SettleResponse
+from depai_robot.values.identity import did_pkh
+from test.builders import CHAIN_ID, make_key, make_robot_settings, make_station_settings
 from test.pretend import World
 
 FREE = ("IDLE", "SETTLED", "WITHDRAWING")
@@ -61,7 +74,9 @@ class Checks:
             if session.meter.begin_milliwh >= 0:
                 own = session.meter.own_last_milliwh
                 assert session.meter.reconciled.own_milliwh <= own
-                assert session.meter.reconciled.station_milliwh <= upper_bound_milliwh(state.settings.band, own)
+                assert session.meter.reconciled.station_milliwh <= upper_bound_milliwh(
+                    state.settings.band, own
+                )
         # 2: what is signed and not settled stays within the owner's policy
         now_s = self.world.wall_s
         assert state.ledger.day_atomic(now_s) <= policy.day_max_atomic
@@ -107,7 +122,9 @@ def spoil(draft: Any, field: str) -> Any:
         if field == "statement":
             body = replace(body, statement=body.statement.replace('"RV":0', '"RV":1'))
     elif isinstance(body, SessionEvent) and body.statement is not None:
-        body = replace(body, statement=body.statement.replace('"TX":"C"', '"TX":"E"').replace('"RV":0', '"RV":1'))
+        body = replace(
+            body, statement=body.statement.replace('"TX":"C"', '"TX":"E"').replace('"RV":0', '"RV":1')
+        )
     elif isinstance(body, PaymentResult) and body.settle.success and body.settle.extra:
         extra = replace(body.settle.extra, charged_amount="123456")
         body = replace(body, settle=replace(body.settle, extra=extra))
@@ -134,7 +151,7 @@ class Machines(RuleBasedStateMachine):
         )
         self.checks = Checks(self.world)
         self.world.after_step.append(self.checks)
-        self.sessions = 0
+        self.sessions = self.said = 0
         self.world.run(lambda: len(self.world.robot.state.offers) == stations, 5)
         self.go(1500, "CHARGING")
 
@@ -255,6 +272,71 @@ class Machines(RuleBasedStateMachine):
         token = make_key(f"station-{name}").seal(draft)
         self.world.deliver(self.world.robot.settings.inbox, token, 1_000_000)
 
+    @precondition(lambda self: self.world.robot.alive and self.world.robot.state.session is not None)
+    @rule(kind=st.integers(0, 8), answers=st.booleans())
+    def the_station_speaks_out_of_place(self, kind: int, answers: bool) -> None:
+        session = self.world.robot.state.session
+        if session.agreement is None:
+            return
+        name = session.agreement.offer.offer.station.removeprefix("station-")
+        letter = session.payment.letter if answers and session.payment else "nothing"
+        copies = [open_token(t).body for sender, t in self.world.published if sender == name and t]
+        old = self.random.choice(
+            [body for body in copies if not isinstance(body, Offer)] or [SessionStop("Other")]
+        )
+        settle = SettleResponse(success=True, transaction="", network="eip155:31337")
+        refused = SettleResponse(
+            success=False, transaction="", network="eip155:31337", error_reason="because"
+        )
+        body = [
+            SessionStop("Other", "out of place"),
+            SessionEvent(EventType.ENDED, 99, "Trigger", "Idle", None, None, "Other"),
+            SessionEvent(EventType.UPDATED, 99, "Trigger", "Charging"),
+            PaymentResult(letter, settle),
+            PaymentResult(letter, refused),
+            QuoteReject("occupied"),
+            ReceiptMessage("{}"),
+            old,
+            old,
+        ][kind]
+        self.say(f"station-{name}", body, session.agreement.offer.sender, self.world.robot)
+
+    @precondition(lambda self: self.world.robot.alive and self.world.robot.state.session is not None)
+    @rule(kind=st.integers(0, 7))
+    def the_robot_speaks_out_of_place(self, kind: int) -> None:
+        session = self.world.robot.state.session
+        if session.agreement is None:
+            return
+        agent = self.world.stations[session.agreement.offer.offer.station.removeprefix("station-")]
+        copies = [open_token(t).body for sender, t in self.world.published if sender == "robot"]
+        old = self.random.choice(copies)
+        body = [
+            SessionStop("Other", "out of place"),
+            SessionEvent(EventType.UPDATED, 99, "CablePluggedIn", "EVConnected", probe="0x" + "77" * 32),
+            SessionEvent(EventType.ENDED, 99, "Trigger", "Idle"),
+            QuoteCounter(1, 1),
+            QuoteReject("occupied"),
+            old,
+            old,
+            old,
+        ][kind]
+        self.say("robot", body, self.world.robot.settings.identity, agent)
+
+    def say(self, key: str, body: Any, sender: bytes, to: Any) -> None:
+        """A message that the machine itself did not write, under its name."""
+        self.said += 1
+        draft = Draft(
+            id=f"said.{self.said}",
+            session=self.world.robot.state.session.id,
+            seq=1000 + self.said,
+            ts=self.world.wall_s,
+            exp=self.world.wall_s + 300,
+            to=did_pkh(CHAIN_ID, to.settings.identity),
+            body=body,
+        )
+        assert make_key(key).address == sender
+        self.world.deliver(to.settings.inbox, make_key(key).seal(draft), 1_000_000)
+
     # --- always -------------------------------------------------------------------------------------------
 
     @invariant()
@@ -304,8 +386,8 @@ class Machines(RuleBasedStateMachine):
 class HonestMachines(Machines):
     """Without spoiled messages in the station's own name nobody is ever called a cheat."""
 
-    def the_station_spoils_one_field(self, field: str) -> None:  # the rule is gone
-        """Not here."""
+    the_station_spoils_one_field = None
+    the_station_speaks_out_of_place = None
 
     def teardown(self) -> None:
         """As above, and no evidence against anybody."""

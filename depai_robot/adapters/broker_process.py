@@ -127,6 +127,13 @@ def start_broker(
 
 def _start(folder: Path, kind: Kind, mosquitto: str | None, port: int, *, acl: bool) -> BrokerProcess:
     log = folder / "broker.log"
+    with socket.socket() as probe:
+        # Asked first: otherwise the one that has the port could be taken for ours.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise DeviceFailedError(f"no {kind} can listen at {HOST}:{port}: {error.strerror}") from error
     if kind == "mosquitto":
         command = [str(mosquitto), "-c", str(_write_mosquitto_config(folder, port, acl=acl))]
     else:

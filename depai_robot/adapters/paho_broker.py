@@ -6,6 +6,7 @@ Knows nothing of what the messages mean. Callbacks run on paho's thread and must
 import contextlib
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -159,7 +160,7 @@ class PahoBroker:
 
         Raises:
             DeviceAbsentError: nobody answers there.
-            DeviceFailedError: somebody does, and refuses us.
+            DeviceFailedError: somebody does, and refuses us, or can't prove to be our broker (TLS).
         """
         where = f"{self._address.host}:{self._address.port}"
         deadline_s = time.monotonic() + self._timeout_s
@@ -167,9 +168,9 @@ class PahoBroker:
         self._open(where, deadline_s)
         self._client.loop_start()
         self._started = True
-        self._answered.wait(max(0.0, deadline_s - time.monotonic()))
-        if self._connected.is_set():
-            return
+        answered = self._answered.wait(max(0.0, deadline_s - time.monotonic()))
+        if answered and not self._refusal:
+            return  # even if the connection is lost again by now: paho is at it
         self._stop()
         if self._refusal:
             raise DeviceFailedError(f"the MQTT broker at {where} refuses us: {self._refusal}")
@@ -256,6 +257,10 @@ class PahoBroker:
                 self._client.connect(
                     self._address.host, self._address.port, self._address.keepalive_s, **options
                 )
+            except ssl.SSLCertVerificationError as error:
+                raise DeviceFailedError(
+                    f"the MQTT broker at {where} does not prove who it is: {error.verify_message}"
+                ) from error
             except (OSError, ValueError) as error:
                 if time.monotonic() + _RETRY_S > deadline_s:
                     reason = getattr(error, "strerror", None) or str(error)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from depai_robot.charging.effect import ClearTimer, SetTimer
+from depai_robot.charging.effect import ClearTimer, KeepEvidence, KeepReceipt, SetTimer
 from depai_robot.charging.fact import Fact, Instant, Restarted, TimerFired, decode_fact, encode_fact
 from depai_robot.ports import Clock, Journal
 from depai_robot.values.error import BugError, DepaiError, JournalError
@@ -139,8 +139,10 @@ class Runner(Generic[S]):
         """
         self._perform = perform
         begin = time.monotonic()
-        self._recover()
+        kept = self._recover()
         self.recovery_s = time.monotonic() - begin
+        for effect in kept:
+            perform(effect)
         self.post(Restarted(self.instant(), self._entropy()))
         self._thread.start()
 
@@ -159,7 +161,9 @@ class Runner(Generic[S]):
 
     # --- recovery ------------------------------------------------------------------------------------------
 
-    def _recover(self) -> None:
+    def _recover(self) -> list[Any]:
+        """Folds; returns what was to be kept in files, since a crash may have come between row and file."""
+        kept: list[Any] = []
         after = self._load_snapshot()
         self._snapshot_at = after
         for row in self._journal.rows(after):
@@ -172,11 +176,13 @@ class Runner(Generic[S]):
                 fact = decode_fact(row.data)
             except Exception as error:
                 raise JournalError(f"row {row.number} is not a fact: {error}") from error
-            self.state, _ = self._step(self.state, fact)
+            self.state, effects = self._step(self.state, fact)
+            kept.extend(effect for effect in effects if isinstance(effect, KeepReceipt | KeepEvidence))
         if self._snapshots is not None and self._snapshots.adopt(self.state) != self.state:
             self._adopting = True
             if not self._maybe_snapshot():
                 LOG.warning("settings changed: in force when the open session is settled")
+        return kept
 
     def _load_snapshot(self) -> int:
         """Number of the row after which the state stands."""

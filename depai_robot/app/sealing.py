@@ -13,6 +13,7 @@ from depai_robot.charging.message import Draft, Payment
 from depai_robot.payment.x402 import DepositPayload, bytes_to_text
 from depai_robot.ports import Signer
 from depai_robot.values.error import BugError
+from depai_robot.values.identity import keccak256
 
 
 class Sealer:
@@ -80,15 +81,17 @@ class Keeper:
         self._write(f"receipt-{receipt.session}.json", data + b"\n")
 
     def keep_evidence(self, evidence: wish.KeepEvidence) -> None:
-        """``evidence-<session>-<reason>.json``: the rule and the signed messages."""
+        """``evidence-<session>-<digest>.json``: the rule and the signed messages; the receipt names the digest."""
         body = {"session": evidence.session, "reason": evidence.reason, "tokens": list(evidence.tokens)}
-        word = "".join(c if c.isalnum() else "-" for c in evidence.reason)[:40]
+        digest = keccak256("\n".join((evidence.reason, *evidence.tokens)).encode()).hex()
         self._write(
-            f"evidence-{evidence.session}-{word}.json",
+            f"evidence-{evidence.session}-{digest[:16]}.json",
             msgspec.json.format(msgspec.json.encode(body), indent=2),
         )
 
     def _write(self, name: str, data: bytes) -> None:
+        if (self._folder / name).exists():
+            return  # kept before a crash; a name stands for its content
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = self._folder / f".{name}.part"
         with temporary.open("wb") as file:

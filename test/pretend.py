@@ -362,8 +362,9 @@ class World:
         if agent is self.robot:
             for topic, token in self.retained.items():
                 self.deliver(topic, token, LATENCY_NS)
-        elif not first and self.docked == agent.name:
-            self.put(agent, lambda: self.presence(agent, present=True), 20_000_000)
+        elif not first:
+            # hardware tells its state when the program comes up
+            self.put(agent, lambda: self.presence(agent, present=self.docked == agent.name), 20_000_000)
 
     def presence(self, agent: Agent, *, present: bool) -> ft.PresenceChanged:
         nonce = hashlib.sha256(f"{agent.name}{self.now_ns}".encode()).digest()

@@ -47,7 +47,7 @@ def on_docked(turn: RobotTurn, fact: DockingEnded) -> None:
         return
     turn.clear_timers()
     turn.move(RobotPhase.PRESENTING)
-    turn.set_timer("presenting", turn.settings.presenting_timeout_ms)
+    turn.set_patient_timer("presenting", turn.settings.presenting_timeout_ms)
     turn.emit(WatchProbe())
 
 

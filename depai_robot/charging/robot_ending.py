@@ -47,7 +47,7 @@ def stop(turn: RobotTurn, reason: str, detail: str, *, fault: str = "", tokens: 
         turn.emit(ReadBattery())
         turn.set_timer("battery", turn.settings.poll_ms)
     if session.dock:
-        turn.set_timer("stop", turn.settings.stop_timeout_ms)
+        turn.set_patient_timer("stop", turn.settings.stop_timeout_ms)
     else:
         start_settling(turn)
 
@@ -158,7 +158,7 @@ def on_stop_timer(turn: RobotTurn) -> None:
             )
         )
     turn.emit(ReadBattery())
-    turn.set_timer("stop", turn.settings.stop_timeout_ms)
+    turn.set_patient_timer("stop", turn.settings.stop_timeout_ms)
 
 
 def undock(turn: RobotTurn) -> None:

@@ -81,7 +81,7 @@ def start_quoting(turn: RobotTurn) -> None:
         back_off(turn, "no station to ask")
         return
     turn.move(RobotPhase.QUOTING)
-    turn.set_timer("quotes", settings.quote_window_ms)
+    turn.set_patient_timer("quotes", settings.quote_window_ms)
 
 
 def refuse_offer(turn: RobotTurn, known: KnownOffer) -> str:
@@ -225,7 +225,7 @@ def decide(turn: RobotTurn) -> None:
     )
     turn.update(agreement=agreement)
     turn.move(RobotPhase.FUNDING)
-    turn.set_timer("funding", settings.funding_timeout_ms)
+    turn.set_patient_timer("funding", settings.funding_timeout_ms)
     turn.start(ReadHead(turn.purpose("head")))
 
 

@@ -74,7 +74,7 @@ def start_settling(turn: RobotTurn) -> None:
     turn.answer(*(letter.id for letter in turn.session.letters if letter.keep))
     turn.clear_timers()
     turn.update(payment=None, deferred=None)
-    turn.set_timer("settle", turn.settings.settle_timeout_ms)
+    turn.set_patient_timer("settle", turn.settings.settle_timeout_ms)
     turn.set_timer("poll", SETTLE_POLLS * turn.settings.poll_ms)
     turn.start(ReadHead(turn.purpose("head")))
     read_channel(turn)
@@ -246,7 +246,8 @@ def _wait_for_receipt(turn: RobotTurn) -> None:
     known = turn.session.transactions
     if turn.at_phase(RobotPhase.SETTLING) and turn.session.money.claimed and "settle" not in known:
         turn.clear_timer("poll", "settle")
-        turn.set_timer_once("receipt", turn.settings.receipt_wait_ms)
+        if "receipt" not in turn.session.timers:
+            turn.set_patient_timer("receipt", turn.settings.receipt_wait_ms)
         return
     settle(turn)
 

@@ -269,7 +269,12 @@ def _on_request(
         request_id=draft.id,
         connector=1,
         terms=station_selling.make_terms(
-            state.settings, draft.session, 1, state.settings.price_atomic_per_kwh, fact.at.wall_s
+            state.settings,
+            draft.session,
+            body,
+            connector=1,
+            price=state.settings.price_atomic_per_kwh,
+            now_s=fact.at.wall_s,
         ),
         opened_s=fact.at.wall_s,
         holding=False,

@@ -337,7 +337,7 @@ def end(turn: StationTurn, statement: str | None = None) -> None:
     turn.move(StationPhase.ENDED)
     trigger = "EVDeparted" if statement is None else "StopAuthorized"
     turn.tell(event(turn, EventType.ENDED, trigger, "Idle", statement), keep=True)
-    turn.set_timer("refund", 1 if turn.session.hurry else turn.settings.refund_wait_ms)
+    turn.set_patient_timer("refund", 1 if turn.session.hurry else turn.settings.refund_wait_ms)
     watch_channel(turn)
     if not turn.state.connectors[session.connector].present:
         turn.update(left_ns=turn.at.session_ns)

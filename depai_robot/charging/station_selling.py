@@ -56,18 +56,18 @@ def refuse_request(state: StationState, body: QuoteRequest) -> tuple[str, str]:
 
 
 def make_terms(
-    settings: StationSettings, session: str, connector: int, price_atomic_per_kwh: int, now_s: int
+    settings: StationSettings, session: str, request: QuoteRequest, *, connector: int, price: int, now_s: int
 ) -> ChargingTerms:
     """The charging terms of a quote."""
     return ChargingTerms(
         station=settings.station,
         connector=connector,
         session=session,
-        price_atomic_per_kwh=price_atomic_per_kwh,
+        price_atomic_per_kwh=price,
         start_fee_atomic=settings.start_fee_atomic,
         idle_fee_atomic_per_min=settings.idle_fee_atomic_per_min,
         tranche_milliwh=settings.tranche_milliwh,
-        power_max_w=settings.power_max_w,
+        power_max_w=min(settings.power_max_w, request.power_max_w),
         stop_time_ms=settings.stop_time_ms,
         current_type=settings.current_type,
         meter=settings.meters[connector - 1],
@@ -93,12 +93,18 @@ def open_session(turn: StationTurn, body: QuoteRequest) -> None:
 
 def quote(turn: StationTurn, price_atomic_per_kwh: int, answers: str) -> None:
     """Sends a binding quote and holds the connector until it expires."""
+    session = turn.session
     terms = make_terms(
-        turn.settings, turn.session.id, turn.session.connector, price_atomic_per_kwh, turn.at.wall_s
+        turn.settings,
+        session.id,
+        session.request,
+        connector=session.connector,
+        price=price_atomic_per_kwh,
+        now_s=turn.at.wall_s,
     )
     turn.update(terms=terms)
     turn.tell(Quote(build_quote(turn.settings, terms)), answers=answers)
-    turn.set_timer("hold", turn.settings.hold_ms)
+    turn.set_patient_timer("hold", turn.settings.hold_ms)
 
 
 def on_counter(turn: StationTurn, body: QuoteCounter, message_id: str) -> None:
@@ -148,7 +154,7 @@ def on_deposit(turn: StationTurn, body: PaymentBody, message_id: str) -> None:
     turn.update(channel=channel, deposit_message=message_id)
     turn.clear_timer("hold")
     turn.move(StationPhase.FUNDING)
-    turn.set_timer("funding", 1000 * max(1, channel.deposit_valid_before_s - turn.at.wall_s))
+    turn.set_patient_timer("funding", 1000 * max(1, channel.deposit_valid_before_s - turn.at.wall_s))
     turn.read_channel(1)
 
 
@@ -253,7 +259,7 @@ def funded(turn: StationTurn, balance: int) -> None:
         amount_atomic=channel.escrow,
     )
     turn.tell(PaymentResult(session.deposit_message, settle), answers=session.deposit_message)
-    turn.set_timer("arrival", turn.settings.arrival_timeout_ms)
+    turn.set_patient_timer("arrival", turn.settings.arrival_timeout_ms)
     watch_channel(turn)
     if session.stop_reason:
         end(turn)

@@ -62,6 +62,18 @@ class Letter(Struct, frozen=True):
     answers: str = ""
 
 
+class Patience(Struct, frozen=True):
+    """A simulated session clock may run many times faster than networks and chains, which know only the wall's.
+
+    Attributes:
+        not_before_s: wall clock.
+        not_after_ns: session clock; then the timer counts, whatever the wall clock says.
+    """
+
+    not_before_s: int
+    not_after_ns: int
+
+
 class Dialogue(Struct, frozen=True, kw_only=True):
     """What a session of either role holds for its correspondence.
 
@@ -72,6 +84,7 @@ class Dialogue(Struct, frozen=True, kw_only=True):
         replies: signed answers by the id of what they answer, the newest few.
         jobs: chain effects without an outcome yet, by purpose.
         timers: due times on the session clock, by name.
+        patience: of timers that wait for others: not before this wall clock, nor after this session clock.
         ignored: how often something was ignored, by reason.
     """
 
@@ -81,6 +94,7 @@ class Dialogue(Struct, frozen=True, kw_only=True):
     replies: dict[str, Letter] = {}
     jobs: dict[str, Job] = {}
     timers: dict[str, int] = {}
+    patience: dict[str, Patience] = {}
     ignored: dict[str, int] = {}
 
 
@@ -145,6 +159,16 @@ class Turn(Generic[D]):
         self.update(timers={**self.session.timers, what: due_ns})
         self.emit(SetTimer(f"{self.session.id}/{what}", due_ns))
 
+    def set_patient_timer(self, what: str, delay_ms: int) -> None:
+        """As set_timer, for what others must do: fires when the delay is over by the session and the wall clock.
+
+        A wall clock that is set back can not hold it for longer than 20 times the delay.
+        """
+        self.set_timer(what, delay_ms)
+        latest_ns = self.at.session_ns + 20 * delay_ms * 1_000_000
+        patience = Patience(self.at.wall_s + delay_ms // 1000, latest_ns)
+        self.update(patience={**self.session.patience, what: patience})
+
     def set_timer_once(self, what: str, delay_ms: int) -> None:
         """As set_timer, unless it runs already."""
         if what not in self.session.timers:
@@ -154,7 +178,8 @@ class Turn(Generic[D]):
         """Forgets timers; those that do not run are no matter."""
         for what in names:
             if what in self.session.timers:
-                self.update(timers={k: v for k, v in self.session.timers.items() if k != what})
+                self._forget_timer(what)
+                self.update(patience={k: v for k, v in self.session.patience.items() if k != what})
                 self.emit(ClearTimer(f"{self.session.id}/{what}"))
 
     def clear_timers(self) -> None:
@@ -169,8 +194,19 @@ class Turn(Generic[D]):
         if due_ns is None or due_ns > self.at.session_ns:
             self.ignore("stale timer")
             return False
-        self.update(timers={k: v for k, v in self.session.timers.items() if k != what})
+        self._forget_timer(what)
+        patience = self.session.patience.get(what)
+        if patience is None:
+            return True
+        left_s = patience.not_before_s - self.at.wall_s
+        if left_s > 0 and self.at.session_ns < patience.not_after_ns:
+            self.set_timer(what, 1000 * left_s)
+            return False
+        self.update(patience={k: v for k, v in self.session.patience.items() if k != what})
         return True
+
+    def _forget_timer(self, what: str) -> None:
+        self.update(timers={k: v for k, v in self.session.timers.items() if k != what})
 
     # --- letters -------------------------------------------------------------------------------------------
 
@@ -341,7 +377,11 @@ class Turn(Generic[D]):
             back_ns: how far the session clock went back, 0 when it did not.
         """
         if back_ns:
-            self.update(timers={k: v - back_ns for k, v in self.session.timers.items()})
+            patience = self.session.patience
+            self.update(
+                timers={k: v - back_ns for k, v in self.session.timers.items()},
+                patience={k: replace(v, not_after_ns=v.not_after_ns - back_ns) for k, v in patience.items()},
+            )
         session = self.session
         self.emit(*(SetTimer(f"{session.id}/{what}", due_ns) for what, due_ns in session.timers.items()))
         for item in session.letters:

@@ -92,7 +92,7 @@ class Checks:
             assert channel.charged <= max(channel.ceiling, channel.charged if session.phase == "ENDED" else 0)
             if session.phase in ("FUNDED", "BINDING", "CHARGING", "STOPPING"):
                 assert channel.ceiling <= channel.balance
-            if session.meter.begin_milliwh >= 0 and session.holding and session.phase == "CHARGING":
+            if supply.power_w and session.holding and session.phase == "CHARGING":
                 # power flows only while less was delivered than the ceiling buys
                 assert supply.until_milliwh <= session.meter.begin_milliwh + session.limit_milliwh()
 

@@ -238,8 +238,9 @@ def sign_deposit(turn: RobotTurn) -> None:
     agreement = session.contract()
     terms = agreement.agreed.terms
     fee = terms.start_fee_atomic
+    # The start fee is an agreed fee with a limit of its own (checked with the terms): nothing is ahead of energy yet.
     refused = turn.head_disagrees() or refuse_signature(
-        turn.settings.policy, turn.exposure(), rise_atomic=fee, ahead_atomic=fee, now_s=turn.at.wall_s
+        turn.settings.policy, turn.exposure(), rise_atomic=fee, ahead_atomic=0, now_s=turn.at.wall_s
     )
     if not refused and agreement.valid_before_s - turn.at.wall_s < MARGIN_S:
         refused = f"the deposit would be valid for less than {MARGIN_S} s"

@@ -39,20 +39,21 @@ class _LazyGroup(click.Group):
 @click.command(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="A command's own --help teaches it: depai-robot demo --help",
+    epilog=(
+        "\b\n"
+        "See it:        depai-robot demo\n"
+        "With a cheat:  depai-robot demo --dishonest over-meter\n"
+        "Check money:   depai-robot vectors test/data/x402.json\n"
+        "A command's own --help teaches it."
+    ),
 )
 @click.version_option(__version__, prog_name="depai-robot")
-def cli() -> None:  # noqa: D301
+def cli() -> None:
     """Agent firmware of a robot that keeps itself powered and pays its own way.
 
     Its camera finds the charging dock (ONNX), its wallet asks stations for quotes over MQTT, picks one under
     its owner's signed spending policy, opens a USDC payment channel, docks, and pays in small tranches only
     as its own meter confirms the energy. Then it takes back the rest and keeps a signed receipt.
-
-    \b
-    See it:        depai-robot demo
-    With a cheat:  depai-robot demo --dishonest over-meter
-    Check money:   depai-robot vectors test/data/x402.json
     """
 
 

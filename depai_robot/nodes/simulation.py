@@ -33,7 +33,7 @@ from depai_robot.sim.camera import Backend, SimulatedCamera, choose_backend
 from depai_robot.sim.link import LinkServer
 from depai_robot.sim.pads import ChargingPads
 from depai_robot.sim.scene import parse_robot, parse_world
-from depai_robot.sim.supply import MeterCheat, SimulatedSupply, SupplyModel
+from depai_robot.sim.supply import SimulatedSupply, SupplyModel
 from depai_robot.sim.world import IDEAL, STEP_NS, Disturbance, World
 from depai_robot.values.error import ConfigError, DepaiError
 from depai_robot.values.geometry import STOP, DriveCommand
@@ -48,19 +48,17 @@ CAMERA_FRAME = "camera_optical"
 
 
 class ConnectorPlace(Struct, frozen=True, forbid_unknown_fields=True):
-    """A dock's station and how its hardware behaves.
+    """A dock's station.
 
     Attributes:
         dock: id in the world file.
         station: id; it has this one connector, number 1.
         power_max_w: of the supply.
-        cheat: ``none``, ``over-meter`` or ``no-power``.
     """
 
     dock: str
     station: str
     power_max_w: Annotated[float, Meta(gt=0, le=100_000)] = 300.0
-    cheat: MeterCheat = MeterCheat.NONE
 
 
 class SimulationConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -136,7 +134,7 @@ class SimulationNode(Node):
             SimulatedBattery(robot.battery, config.state_of_charge, seed=config.seed),
             {
                 (place.station, 1): SimulatedSupply(
-                    SupplyModel(power_max_w=place.power_max_w), seed=config.seed + number, cheat=place.cheat
+                    SupplyModel(power_max_w=place.power_max_w), seed=config.seed + number
                 )
                 for number, place in enumerate(config.connectors)
             },

@@ -1,29 +1,15 @@
-"""A station's supply, contactor and meter on one connector, and the ways its meter can cheat.
+"""A station's supply, contactor and meter on one connector.
 
 The energy limit is enforced here, step by step, as a charger's firmware would: the supply ramps to zero before the
 register reaches it and then opens. Does not model: arcing, pre-charge, cable heating, a supply that trips.
 """
 
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 
 from depai_robot.sim.battery import MILLIWH_PER_JOULE
 from depai_robot.values.error import DeviceFailedError
-
-
-class MeterCheat(Enum):
-    """What a dishonest station's hardware does."""
-
-    NONE = "none"
-    OVER_METER = "over-meter"
-    """The register counts 35 % more than was delivered."""
-    NO_POWER = "no-power"
-    """The register counts; no current flows."""
-
-
-OVER_METER_GAIN = 1.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +35,17 @@ class SimulatedSupply:
     Args:
         model: of the connector.
         seed: of the meter's own gain.
-        cheat: of the hardware.
     """
 
-    def __init__(self, model: SupplyModel, *, seed: int = 0, cheat: MeterCheat = MeterCheat.NONE) -> None:
+    def __init__(self, model: SupplyModel, *, seed: int = 0) -> None:
         self._model = model
         drawn = float(np.clip(np.random.default_rng([seed, 0x5CA1E]).normal(0, 0.002), -0.005, 0.005))
         self._gain = 1.0 + drawn
-        if cheat is MeterCheat.OVER_METER:
-            self._gain *= OVER_METER_GAIN
-        self._cheat = cheat
         self._register_milliwh = 0.0
         self._delivered_milliwh = 0.0
         self._until_milliwh = 0
         self._wanted_w = 0.0
         self._allowed_w = 0.0
-        self._pretended_w = 0.0
         self.present = False
         self.closed = False
         self.power_w = 0.0
@@ -125,17 +106,12 @@ class SimulatedSupply:
         if self._wanted_w == 0.0 and self._allowed_w < self._model.idle_w:
             self._allowed_w = 0.0
             self.closed = False
-        self._pretended_w = self._allowed_w
-        if self._cheat is MeterCheat.NO_POWER:
-            return 0.0
         return self._allowed_w * self._model.cable_efficiency
 
     def take(self, dt_ns: int, pads_w: float) -> None:
         """What the robot took at its pads in the step."""
         metered_w = pads_w / self._model.cable_efficiency
         self._delivered_milliwh += metered_w * dt_ns * 1e-9 * MILLIWH_PER_JOULE
-        if self._cheat is MeterCheat.NO_POWER:
-            metered_w = self._pretended_w
         self.power_w = metered_w
         counted = metered_w * dt_ns * 1e-9 * MILLIWH_PER_JOULE * self._gain
         self._register_milliwh = min(

@@ -97,6 +97,14 @@ def test_a_refund_settles_but_never_resets_totals():
     ledger.check_conservation(CHANNEL, 3_000)
 
 
+def test_money_comes_back_in_parts():
+    ledger = make_ledger(signed=4_000, claimed=3_000)
+    for balance in (8_000, 5_000, 3_000):
+        ledger = ledger.observe(CHANNEL, balance_atomic=balance, total_claimed_atomic=3_000)
+        ledger.check_conservation(CHANNEL, balance)
+    assert ledger.account(CHANNEL).returned_atomic == 7_000
+
+
 def test_a_reorganised_deposit_is_not_counted_twice():
     ledger = make_ledger().observe(CHANNEL, balance_atomic=0, total_claimed_atomic=0)
     assert ledger.escrow_total_atomic == 0
@@ -128,6 +136,13 @@ def test_a_day_is_a_sliding_window():
     assert ledger.day_atomic(NOW_S + DAY_S + 3_600) == 0
     # A clock that was set back must not make room.
     assert ledger.day_atomic(NOW_S - 10 * DAY_S) == 1_500
+
+
+def test_signing_forgets_only_what_is_older_than_a_day():
+    ledger = make_ledger(signed=1_000)
+    assert ledger.sign(CHANNEL, 1_200, NOW_S + DAY_S - 1).day_atomic(NOW_S + DAY_S - 1) == 1_200
+    later = ledger.sign(CHANNEL, 1_200, NOW_S + DAY_S)
+    assert later.account(CHANNEL).signed_by_time == ((NOW_S + DAY_S, 200),)
 
 
 def test_day_counts_rises_of_every_channel_once():

@@ -423,7 +423,7 @@ class Painter:
         self, canvas: NDArray[np.float32], rng: np.random.Generator, condition: str
     ) -> NDArray[np.uint8]:
         length = {"blur8": 8.0, "blur16": 16.0, "combined": 6.0}.get(condition, 0.0)
-        if condition == "mixed" and rng.random() < 0.38:
+        if condition == "mixed" and rng.random() < 0.3:
             length = float(np.exp(rng.uniform(np.log(2), np.log(17))))
         if length:
             canvas = cv2.filter2D(canvas, -1, _streak(length, rng))

@@ -6,8 +6,6 @@ Schedules count iterations, never time, and one thread does it all, so one machi
 """
 
 import argparse
-import shlex
-import sys
 import time
 from pathlib import Path
 
@@ -157,9 +155,9 @@ def train_keypoints(crops: data.CropData, steps: int, seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--frames", type=int, default=16000, help="training frames to draw")
-    parser.add_argument("--finder-steps", type=int, default=2400)
-    parser.add_argument("--keypoint-steps", type=int, default=3500)
+    parser.add_argument("--frames", type=int, default=12000, help="training frames to draw")
+    parser.add_argument("--finder-steps", type=int, default=2200)
+    parser.add_argument("--keypoint-steps", type=int, default=2600)
     parser.add_argument("--part", choices=("finder", "keypoints", "export"))
     parser.add_argument("--models", type=Path, default=ROOT / "models")
     options = parser.parse_args()
@@ -174,9 +172,8 @@ def main() -> None:
     if options.part in (None, "export"):
         from training.export import export
 
-        command = (
-            f"python -m training.train {shlex.join(a for a in sys.argv[1:] if not a.startswith('--part'))}"
-        )
+        command = f"python -m training.train --seed {options.seed} --frames {options.frames}"
+        command += f" --finder-steps {options.finder_steps} --keypoint-steps {options.keypoint_steps}"
         export(options.models, options.seed, command)
 
 

@@ -32,7 +32,6 @@ from depai_robot.values.identity import address_to_hex
 ROBOT = "robot-1"
 ZONE = "lab"
 FACTOR = 20.0
-IDENTITY, VOUCHER, PAYER = (DevelopmentSigner(f"{ROBOT} {role}") for role in ("identity", "voucher", "payer"))
 
 MakeBroker = Callable[[str, str | None], Broker]
 """(client id, topic of the will or None)."""
@@ -40,13 +39,17 @@ MakeChain = Callable[[Any], Chain]
 """(signer of its account)."""
 
 
+def robot_key(robot: str, role: str) -> DevelopmentSigner:
+    return DevelopmentSigner(f"{robot} {role}")
+
+
 def station_key(station: str, role: str) -> DevelopmentSigner:
     return DevelopmentSigner(f"{station} {role}")
 
 
-def make_policy(stations: tuple[str, ...], **changes: Any) -> SpendPolicy:
+def make_policy(robot: str, stations: tuple[str, ...], **changes: Any) -> SpendPolicy:
     values: dict[str, Any] = {
-        "robot": VOUCHER.address,
+        "robot": robot_key(robot, "voucher").address,
         "epoch": 1,
         "valid_after_s": 0,
         "valid_before_s": int(time.time()) + 10**7,
@@ -64,15 +67,18 @@ def make_policy(stations: tuple[str, ...], **changes: Any) -> SpendPolicy:
     return SpendPolicy(**(values | changes))
 
 
-def robot_settings(network: Network, stations: tuple[str, ...] = ("a",), **changes: Any) -> RobotSettings:
+def robot_settings(
+    network: Network, stations: tuple[str, ...] = ("a",), robot: str = ROBOT, **changes: Any
+) -> RobotSettings:
     values: dict[str, Any] = {
-        "robot": ROBOT,
+        "robot": robot,
         "zone": ZONE,
-        "identity": IDENTITY.address,
-        "payer": PAYER.address,
-        "voucher_key": VOUCHER.address,
+        "identity": robot_key(robot, "identity").address,
+        "payer": robot_key(robot, "payer").address,
+        "voucher_key": robot_key(robot, "voucher").address,
         "network": network,
-        "policy": make_policy(stations),
+        "policy": make_policy(robot, stations),
+        "stations": tuple(station_key(name, "identity").address for name in stations),
         # Session time runs FACTOR times faster than a loaded machine answers.
         "reading_age_max_ms": 10_000,
         "meter_slack_ms": 60_000,
@@ -140,6 +146,34 @@ class TeleportingDock:
         threading.Thread(target=leave_now, daemon=True).start()
 
 
+def make_wallet_parts(
+    folder: Path,
+    socket: Path,
+    settings: RobotSettings,
+    make_broker: MakeBroker,
+    make_chain: MakeChain,
+    docking: Any,
+) -> tuple[WalletParts, LinkRobotHardware]:
+    """A wallet on simulated hardware."""
+    robot = settings.robot
+    hardware = LinkRobotHardware(socket, robot)
+    parts = WalletParts(
+        settings=settings,
+        identity=robot_key(robot, "identity"),
+        voucher=robot_key(robot, "voucher"),
+        payer=robot_key(robot, "payer"),
+        journal=SqliteJournal(folder / "wallet.sqlite", address_to_hex(settings.voucher_key)),
+        broker=make_broker(f"robot-{robot}", None),
+        chain=make_chain(robot_key(robot, "payer")),
+        clock=hardware.clock,
+        battery=hardware,
+        connector=hardware,
+        docking=docking,
+        folder=folder,
+    )
+    return parts, hardware
+
+
 class AppWorld:
     """Pads, link, stations and, when wanted, the wallet."""
 
@@ -151,20 +185,23 @@ class AppWorld:
         make_chain: MakeChain,
         *,
         stations: tuple[str, ...] = ("a",),
+        robot: str = ROBOT,
         factor: float = FACTOR,
+        power_w: float = 300.0,
         dishonest: str = "none",
         station_changes: dict[str, dict[str, Any]] | None = None,
         robot_changes: dict[str, Any] | None = None,
     ) -> None:
         self.folder, self.network = folder, network
         self._make_broker, self._make_chain = make_broker, make_chain
+        self.robot = robot
         self.robot_changes = robot_changes or {}
         self.station_names = stations
         model = parse_robot(resource_path("config", "robot.yaml").read_text()).battery
         battery = SimulatedBattery(model, 0.18, seed=1)
-        supply = SupplyModel(power_max_w=300.0)
+        supply = SupplyModel(power_max_w=power_w)
         self.pads = ChargingPads(
-            ROBOT, battery, {(name, 1): SimulatedSupply(supply, seed=n) for n, name in enumerate(stations)}
+            robot, battery, {(name, 1): SimulatedSupply(supply, seed=n) for n, name in enumerate(stations)}
         )
         self.socket = folder / "sim.sock"
         self.server = LinkServer(self.socket, self.pads, self.pads.lock)
@@ -189,7 +226,9 @@ class AppWorld:
                 identity=identity,
                 receiver=station_key(name, "receiver"),
                 meters={1: cheat.signer(meter) if cheat else meter},
-                journal=SqliteJournal(self.folder / f"station-{name}.sqlite", address_to_hex(identity.address)),
+                journal=SqliteJournal(
+                    self.folder / f"station-{name}.sqlite", address_to_hex(identity.address)
+                ),
                 broker=self._make_broker(f"station-{name}", settings.offer_topic),
                 chain=self._make_chain(station_key(name, "receiver")),
                 clock=hardware.clock,
@@ -202,26 +241,16 @@ class AppWorld:
         self.stations[name] = program
         return program
 
-    def wallet_parts(self) -> WalletParts:
-        hardware = LinkRobotHardware(self.socket, ROBOT)
-        self._open.append(hardware)
-        return WalletParts(
-            settings=robot_settings(self.network, self.station_names, **self.robot_changes),
-            identity=IDENTITY,
-            voucher=VOUCHER,
-            payer=PAYER,
-            journal=SqliteJournal(self.folder / "wallet.sqlite", address_to_hex(VOUCHER.address)),
-            broker=self._make_broker(f"robot-{ROBOT}", None),
-            chain=self._make_chain(PAYER),
-            clock=hardware.clock,
-            battery=hardware,
-            connector=hardware,
-            docking=TeleportingDock(self.pads),
-            folder=self.folder,
-        )
-
     def start_wallet(self) -> WalletProgram:
-        parts = self.wallet_parts()
+        parts, hardware = make_wallet_parts(
+            self.folder,
+            self.socket,
+            robot_settings(self.network, self.station_names, self.robot, **self.robot_changes),
+            self._make_broker,
+            self._make_chain,
+            TeleportingDock(self.pads),
+        )
+        self._open.append(hardware)
         self.wallet = WalletProgram(parts)
         parts.docking.wallet = self.wallet
         self.wallet.start()

@@ -27,6 +27,8 @@ from depai_robot.values.error import (
 )
 
 PUSH_PERIOD_S = 0.02
+PUSH_PAUSE_S = 0.005
+"""Two pushes are at least this far apart, however fast the world steps."""
 PATH_BYTES_MAX = 100
 """Source: unix(7), sun_path has 108 bytes."""
 LINE_BYTES_MAX = 64 * 1024
@@ -243,6 +245,7 @@ class LinkServer:
                 connections = list(self._connections)
             for served in connections:
                 served.push()
+            self._closing.wait(PUSH_PAUSE_S)
 
 
 class _Served:

@@ -15,6 +15,7 @@ from depai_robot.sim.supply import SimulatedSupply
 from depai_robot.values.error import DeviceAbsentError
 
 STEP_NS = 10_000_000
+CLOCKWORK_PERIOD_S = 0.004
 BACKLOG_STEPS_MAX = 50
 """A host that was held up does not run after lost time for longer than this."""
 
@@ -164,7 +165,7 @@ class PadsClockwork:
     def _run(self) -> None:
         due_ns = 0.0
         last_s = time.monotonic()
-        while not self._closing.wait(0.002):
+        while not self._closing.wait(CLOCKWORK_PERIOD_S):
             now_s = time.monotonic()
             due_ns += (now_s - last_s) * 1e9 * self._factor
             last_s = now_s

@@ -168,3 +168,18 @@ def test_we_are_stricter_where_the_contract_is():
         Voucher(CHANNEL, 5000, STATION.sign(eip712.voucher_digest(CHANNEL, 5000, DOMAIN))),
     ):
         assert (their_verdict(spoiled), our_verdict(spoiled)) == (False, False)
+
+
+def test_the_benchmark_runs_and_says_what_it_promises():
+    """A thousandth of its length: that it works, never how fast."""
+    from bench.signing import measure
+
+    figures = measure(turns=1, turn_s=0.001)
+    assert {
+        "sign_ratio",
+        "verify_ratio",
+        "sign_and_verify_ratio",
+        "sign_ours_per_s",
+        "verify_stock_per_s",
+    } <= set(figures)
+    assert all(value > 0 for value in figures.values())

@@ -6,9 +6,20 @@ really there. States: from the machines' tables of legal moves.
 
 import argparse
 import sys
+from enum import Enum
 from pathlib import Path
 
 import grimp
+
+from depai_robot.app.report.state_picture import state_picture
+from depai_robot.charging.transition import (
+    ROBOT_TRANSITIONS,
+    STATION_TRANSITIONS,
+    RobotPhase,
+    StationPhase,
+    Transition,
+)
+from depai_robot.docking.machine import MOVES, Phase
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,6 +30,11 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PACKAGE = "depai_robot"
 BOX_W, BOX_H, GAP_X, GAP_Y, MARGIN = 150, 54, 26, 44, 24
+
+STYLE = """<style>
+.b{fill:#fff;stroke:#2a6f97;stroke-width:1.5}.n{font-size:15px;font-weight:600;fill:#013a63}
+.s{font-size:10px;fill:#456}.a{stroke:#61a5c2;fill:none;opacity:.55}
+</style>"""
 
 SUMMARY = {
     "nodes": "ROS 2 nodes (rclpy)",
@@ -74,8 +90,7 @@ def draw_architecture() -> str:
             )
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" font-family="sans-serif">',
-        "<style>.b{fill:#fff;stroke:#2a6f97;stroke-width:1.5}.n{font-size:15px;font-weight:600;fill:#013a63}"
-        ".s{font-size:10px;fill:#456}.a{stroke:#61a5c2;fill:none;opacity:.55}</style>",
+        STYLE,
         '<rect width="100%" height="100%" fill="#f7fafc"/>',
     ]
     for (importer, imported), number in sorted(imports.items()):
@@ -84,7 +99,8 @@ def draw_architecture() -> str:
         middle = (y1 + y2) / 2
         thick = min(6.0, 0.8 + number**0.5 / 2)
         out.append(
-            f'<path class="a" stroke-width="{thick:.1f}" d="M{x1:g} {y1:g}C{x1:g} {middle:g} {x2:g} {middle:g} {x2:g} {y2:g}">'
+            f'<path class="a" stroke-width="{thick:.1f}" '
+            f'd="M{x1:g} {y1:g}C{x1:g} {middle:g} {x2:g} {middle:g} {x2:g} {y2:g}">'
             f"<title>{importer} imports {imported}: {number}</title></path>"
         )
     for name, (x, y) in place.items():
@@ -95,3 +111,44 @@ def draw_architecture() -> str:
         )
     out.append("</svg>\n")
     return "\n".join(out)
+
+
+def pictures() -> dict[str, str]:
+    """File name -> SVG text of every picture."""
+    return {
+        "architecture.svg": draw_architecture(),
+        "states-robot.svg": _states(ROBOT_TRANSITIONS, RobotPhase, "The robot's session"),
+        "states-station.svg": _states(STATION_TRANSITIONS, StationPhase, "A session at a station"),
+        "states-docking.svg": state_picture(
+            [(before.value, why, after.value) for before, why, after in MOVES],
+            [p.value for p in Phase],
+            (),
+            "Docking",
+        ),
+    }
+
+
+def _states(transitions: tuple[Transition, ...], phases: type[Enum], title: str) -> str:
+    moves = [(row.before, row.cause, row.after) for row in transitions]
+    return state_picture(moves, [str(phase.value) for phase in phases], (), title)
+
+
+def main() -> int:
+    """Writes the pictures, or compares them; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    check = parser.parse_args().check
+    status = 0
+    for name, text in pictures().items():
+        path = DOCS / name
+        if not check:
+            path.write_text(text, encoding="utf-8")
+            print(path.relative_to(ROOT))
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            print(f"{path.relative_to(ROOT)} is not what the code draws: run make docs", file=sys.stderr)
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,23 +11,18 @@ import math
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from depai_robot.app.dock_observer import make_observer
 from depai_robot.app.resource import resource_path
-from depai_robot.docking.machine import (
-    ContactChanged,
-    DockAsked,
-    DockingSettings,
-    DockSeen,
-    OdometryRead,
-    Phase,
-    State,
-    step,
-)
+from depai_robot.docking.fact import ContactChanged, DockAsked, DockSeen, Input, OdometryRead
+from depai_robot.docking.machine import State, step
+from depai_robot.docking.phase import Phase
+from depai_robot.docking.setting import DockingSettings
 from depai_robot.perception.dock import parse_dock
-from depai_robot.sim.camera import SimulatedCamera, choose_backend
+from depai_robot.sim.camera import Backend, SimulatedCamera, choose_backend
 from depai_robot.sim.scene import parse_robot, parse_world
 from depai_robot.sim.world import STEP_NS, World
 from depai_robot.values.geometry import Pose2, Pose3, wrap_angle_rad
@@ -35,6 +30,8 @@ from depai_robot.values.geometry import Pose2, Pose3, wrap_angle_rad
 ODOMETRY_EVERY = 5
 DOCK = "dock_far"
 MAP_ERROR_M, MAP_ERROR_RAD = 0.15, 0.1
+HOLD_S = 1.0
+"""A run counts when the pads still touch this long after the machine says docked."""
 
 
 @dataclass
@@ -55,7 +52,15 @@ def optical_in_base(x_m: float, z_m: float) -> Pose3:
     return Pose3((x_m, 0.0, z_m), (-0.5, 0.5, -0.5, 0.5))
 
 
-def run_once(seed: int, backend: str, *, limit_s: float = 240.0, shadows: bool = True) -> Outcome:
+def run_once(
+    seed: int,
+    backend: Backend,
+    *,
+    limit_s: float = 240.0,
+    shadows: bool = True,
+    models: Path | None = None,
+    trace: bool = False,
+) -> Outcome:
     random = np.random.default_rng([seed, 77])
     robot = parse_robot(resource_path("config", "robot.yaml").read_text())
     layout = parse_world(resource_path("config", "world.yaml").read_text())
@@ -73,25 +78,47 @@ def run_once(seed: int, backend: str, *, limit_s: float = 240.0, shadows: bool =
     start = Pose2(start.x_m, start.y_m, float(random.uniform(-math.pi, math.pi)))
     world = World(robot, layout, dock, resource_path("config", "dock"), seed=seed, start=start)
     camera = SimulatedCamera(world, backend, shadows=shadows)
-    observe = make_observer(resource_path("models"), resource_path("config", "dock.yaml"))
+    observe = make_observer(models or resource_path("models"), resource_path("config", "dock.yaml"))
     optical = optical_in_base(robot.camera.x_m, robot.camera.z_m)
     # The map is a little wrong, as maps are.
     expected = (
         start.inverse()
         .compose(place)
-        .compose(Pose2(*random.normal(0, MAP_ERROR_M, 2), float(random.normal(0, MAP_ERROR_RAD))))
+        .compose(
+            Pose2(
+                float(random.normal(0, MAP_ERROR_M)),
+                float(random.normal(0, MAP_ERROR_M)),
+                float(random.normal(0, MAP_ERROR_RAD)),
+            )
+        )
     )
-    settings = DockingSettings()
-    state = State()
+    settings = DockingSettings(pads_x_m=robot.pads.x_m, dock_pads_x_m=dock.pads.x_m)
     begin = time.perf_counter()
-    state, _ = step(state, DockAsked(0, DOCK, expected), settings)
+    state = State()
+    phases: list[str] = []
+
+    def feed(fact: Input) -> None:
+        nonlocal state
+        before = state
+        state, command = step(state, fact, settings)
+        if state.phase is not before.phase:
+            phases.append(f"{world.time_ns / 1e9:.1f} s {state.phase.value} {state.reason}".rstrip())
+        if command is not None:
+            world.command(command)
+
+    feed(OdometryRead(0, world.odometry().base_in_odom))
+    feed(DockAsked(0, DOCK, expected))
     frame_every = round(1e9 / robot.camera.rate_hz / STEP_NS)
-    count, touching, pending = 0, False, None
+    count, touching, pending, docked_ns = 0, False, None, None
     try:
-        while world.time_ns < limit_s * 1e9 and state.phase not in (Phase.DOCKED, Phase.FAILED):
+        while world.time_ns < limit_s * 1e9 and state.phase is not Phase.FAILED:
+            if state.phase is Phase.DOCKED:
+                docked_ns = world.time_ns if docked_ns is None else docked_ns
+                if world.time_ns - docked_ns >= HOLD_S * 1e9:
+                    break
             world.step()
             count += 1
-            if count % frame_every == 0:
+            if count % frame_every == 0 and docked_ns is None:
                 frame = camera.read()
                 _, seen = observe(frame)
                 if seen is not None:
@@ -99,23 +126,22 @@ def run_once(seed: int, backend: str, *, limit_s: float = 240.0, shadows: bool =
                     # Detection and transport take time: it arrives 50 ms later.
                     pending = (world.time_ns + 50_000_000, DockSeen(frame.stamp_ns, pose))
             if pending is not None and pending[0] <= world.time_ns:
-                state, _ = step(state, pending[1], settings)
+                feed(pending[1])
                 pending = None
-            now_touching = world.contact_dock() == DOCK
-            if now_touching != touching:
-                touching = now_touching
-                state, _ = step(state, ContactChanged(world.time_ns, touching), settings)
+            if (world.contact_dock() == DOCK) != touching:
+                touching = not touching
+                feed(ContactChanged(world.time_ns, touching))
             if count % ODOMETRY_EVERY == 0:
                 odometry = world.odometry()
-                state, command = step(state, OdometryRead(odometry.stamp_ns, odometry.base_in_odom), settings)
-                if command is not None:
-                    world.command(command)
+                feed(OdometryRead(odometry.stamp_ns, odometry.base_in_odom))
     finally:
         camera.close()
+    if trace:
+        print("    " + " | ".join(phases))
     in_dock = place.inverse().compose(world.base_in_map.compose(Pose2(robot.pads.x_m, 0, 0)))
     return Outcome(
-        state.phase is Phase.DOCKED,
-        state.reason,
+        state.phase is Phase.DOCKED and touching,
+        state.reason or state.phase.value,
         world.time_ns / 1e9,
         time.perf_counter() - begin,
         abs(in_dock.y_m),
@@ -125,13 +151,19 @@ def run_once(seed: int, backend: str, *, limit_s: float = 240.0, shadows: bool =
 
 
 def measure(
-    runs: int = 100, seed: int = 1, *, backend: str = "auto", verbose: bool = False
+    runs: int = 100,
+    seed: int = 1,
+    *,
+    backend: str = "auto",
+    models: Path | None = None,
+    verbose: bool = False,
+    trace: bool = False,
 ) -> dict[str, object]:
     """Figures for docs/benchmarks.md."""
     chosen, _ = choose_backend(backend)
     outcomes = []
     for number in range(runs):
-        outcome = run_once(seed * 1000 + number, chosen)
+        outcome = run_once(seed * 1000 + number, chosen, models=models, trace=trace)
         outcomes.append(outcome)
         if verbose:
             print(
@@ -163,10 +195,18 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--camera", default="auto", choices=["auto", "egl", "osmesa", "rays"])
+    parser.add_argument("--models", type=Path, help="folder of the dock models, instead of the package's")
+    parser.add_argument("--trace", action="store_true", help="print the phases of each run")
     arguments = parser.parse_args()
-    for name, value in measure(
-        arguments.runs, arguments.seed, backend=arguments.camera, verbose=True
-    ).items():
+    figures = measure(
+        arguments.runs,
+        arguments.seed,
+        backend=arguments.camera,
+        models=arguments.models,
+        verbose=True,
+        trace=arguments.trace,
+    )
+    for name, value in figures.items():
         print(f"{name}: {value}")
 
 

@@ -28,12 +28,12 @@ class LawSettings:
 
     k_phi: float = 2.0
     k_delta: float = 3.0
-    beta: float = 0.4
+    beta: float = 0.25
     lambda_: float = 2.0
-    speed_max_mps: float = 0.35
+    speed_max_mps: float = 0.40
     speed_min_mps: float = 0.04
-    turn_max_radps: float = 0.8
-    slow_radius_m: float = 0.8
+    turn_max_radps: float = 0.9
+    slow_radius_m: float = 0.4
 
     def __post_init__(self) -> None:
         for name in (
@@ -47,8 +47,11 @@ class LawSettings:
         ):
             if not 0 < getattr(self, name) < 100:
                 raise ConfigError(f"law {name} must be positive and below 100, got {getattr(self, name)}")
-        if not 0 <= self.speed_min_mps <= self.speed_max_mps:
-            raise ConfigError(f"law speed_min_mps must be 0 to speed_max_mps, got {self.speed_min_mps}")
+        if not 0 < self.speed_min_mps <= self.speed_max_mps:
+            raise ConfigError(
+                f"law speed_min_mps must be above 0 and at most speed_max_mps {self.speed_max_mps},"
+                f" got {self.speed_min_mps}"
+            )
 
 
 def drive_to_pose(target_in_base: Pose2, settings: LawSettings) -> DriveCommand:

@@ -343,6 +343,7 @@ def back_off(turn: RobotTurn, reason: str) -> None:
     settings = turn.settings
     turn.answer(*(letter.id for letter in session.letters if letter.keep))
     turn.update(asked={}, agreement=None, payment=None)
+    turn.emit(ReadBattery())  # too low to wait: shut down
     if session.rounds <= settings.back_off_tries:
         turn.move(RobotPhase.BACKING_OFF)
         turn.set_timer("again", settings.back_off_ms << min(session.rounds - 1, 10))
@@ -359,8 +360,7 @@ def back_off(turn: RobotTurn, reason: str) -> None:
 
 
 def on_again(turn: RobotTurn) -> None:
-    """Time to ask again; the battery is looked at first."""
-    turn.emit(ReadBattery())
+    """Time to ask again."""
     start_quoting(turn)
 
 

@@ -92,14 +92,13 @@ ROBOT_TRANSITIONS = _rows(
     PRESENTING > NeedVoucher | SessionEvent > CHARGING
     PRESENTING > NeedVoucher | SessionEvent | SessionStop | StopRequested | TimerFired > STOPPING
     CHARGING > NeedVoucher | SessionEvent | PaymentResult | SessionStop > STOPPING
-    CHARGING > StopRequested | TimerFired | ChainHeadObserved | ChainFailed | ChannelObserved > STOPPING
-    STOPPING > BatteryObserved | SessionEvent > UNDOCKING
-    STOPPING > NeedVoucher | SessionEvent | PaymentResult | SessionStop > SETTLING
-    STOPPING > StopRequested | TimerFired | ChainHeadObserved | ChainFailed | ChannelObserved > SETTLING
-    STOPPING > DockingEnded > SETTLING
+    CHARGING > StopRequested | TimerFired | ChainHeadObserved > STOPPING
+    STOPPING > BatteryObserved > UNDOCKING
+    STOPPING > SessionEvent | PaymentResult | SessionStop | StopRequested > SETTLING
+    STOPPING > DockingEnded | TimerFired | ChannelObserved > SETTLING
     UNDOCKING > UndockingEnded > SETTLING
     SETTLING > ChannelObserved | ReceiptMessage | TimerFired > SETTLED
-    SETTLING > TimerFired | ChainFailed > WITHDRAWING
+    SETTLING > TimerFired > WITHDRAWING
     WITHDRAWING > ChannelObserved > SETTLED
     BACKING_OFF > TimerFired > QUOTING
     BACKING_OFF > TimerFired > BACKING_OFF
@@ -119,7 +118,7 @@ STATION_TRANSITIONS = _rows(
     QUOTED > Payment > FUNDING
     QUOTED > TimerFired | SessionStop | QuoteRequest | StopRequested > LAPSED
     FUNDING > ChannelObserved > FUNDED
-    FUNDING > ChainFailed | TransactionConfirmed | TimerFired > LAPSED
+    FUNDING > ChainFailed | TimerFired > LAPSED
     FUNDED > SessionEvent | PresenceChanged > BINDING
     FUNDED > Payment | TimerFired | SessionStop | StopRequested | ContactorFailed | ChannelObserved > ENDED
     BINDING > Payment > CHARGING
@@ -129,10 +128,10 @@ STATION_TRANSITIONS = _rows(
     CHARGING > StatementMade | ChannelObserved > STOPPING
     STOPPING > StatementMade | TimerFired > ENDED
     ENDED > Payment | TimerFired | ChannelObserved > CLAIMING
-    CLAIMING > TransactionConfirmed | ChannelObserved > REFUNDING
-    CLAIMING > TransactionConfirmed | ChannelObserved > PAYING
-    REFUNDING > TransactionConfirmed | ChannelObserved > PAYING
-    PAYING > TransactionConfirmed | ChannelObserved > SETTLED
+    CLAIMING > ChannelObserved > REFUNDING
+    CLAIMING > ChannelObserved > PAYING
+    REFUNDING > ChannelObserved > PAYING
+    PAYING > ChannelObserved > SETTLED
     """
 )
 

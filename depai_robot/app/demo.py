@@ -333,13 +333,9 @@ class Demo:
         evidence = sorted(path.name for path in self.plan.folder.glob("evidence-*.json"))
         silent = self.plan.dishonest == "vanish"
         # What can't hold against this cheat is what it cheats about; everything else must.
-        excused = {
-            "over-meter": {"both meters agree within the band", "the receipt's energies are the meters'"},
-            "no-power": {"both meters agree within the band", "the receipt's energies are the meters'"},
-            "over-claim": {"claimed is not above what is owed"},
-            "bad-signature": set(),
-            "vanish": set(),
-        }[self.plan.dishonest]
+        excused = {"claimed is not above what is owed"}
+        if self.plan.dishonest in ("over-meter", "no-power"):
+            excused |= {"both meters agree within the band", "the receipt's energies are the meters'"}
         return [
             *(check for check in checks if check.name not in excused),
             Check(
@@ -415,7 +411,7 @@ class Demo:
             "owner": address_to_hex(self.keys["owner"].address),
             "policy": "policy.json",
             "charge": {"below_permille": 190, "energy_milliwh": self.plan.energy_milliwh, "retry_s": 3600},
-            "settings": {"settle_timeout_ms": 60_000, "withdraw_poll_ms": 4000, "receipt_wait_ms": 4000},
+            "settings": {"settle_timeout_ms": 20_000, "withdraw_poll_ms": 4000, "receipt_wait_ms": 4000},
         }
 
     def _station_file(self, station: StationPlan) -> dict[str, Any]:
@@ -440,6 +436,7 @@ class Demo:
                 "report_interval_ms": 1000,
                 "voucher_timeout_ms": 5000,
                 "withdraw_delay_s": WITHDRAW_DELAY_S,
+                "refund_wait_ms": 6000,
             },
             "dishonest": station.dishonest,
         }

@@ -220,8 +220,7 @@ class _Rays:
             half_w, half_h = dock.base.width_m / 2, dock.base.height_m / 2
             centre_z = -dock.panel.height_m / 2 - half_h
         u = (half_w - local[:, 1]) / (2 * half_w)
-        # MuJoCo stores a picture with its last row first.
-        v = (local[:, 2] - centre_z + half_h) / (2 * half_h)
+        v = (half_h - (local[:, 2] - centre_z)) / (2 * half_h)
         column = np.clip((u * pixels.shape[1]).astype(int), 0, pixels.shape[1] - 1)
         row = np.clip((v * pixels.shape[0]).astype(int), 0, pixels.shape[0] - 1)
         image[mask] = pixels[row, column]

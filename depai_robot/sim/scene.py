@@ -16,7 +16,7 @@ Coordinate = Annotated[float, Meta(ge=-1000, le=1000)]
 Positive = Annotated[float, Meta(gt=0, le=1e6)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e6)]
 Angle = Annotated[float, Meta(ge=-6.2832, le=6.2832)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
 
 
 class _Strict(Struct, frozen=True, forbid_unknown_fields=True):

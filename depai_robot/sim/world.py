@@ -362,5 +362,5 @@ def _face_xml(name: str, texture: str, half_width_m: float, half_height_m: float
     return (
         f'<texture name="{name}" type="2d" file="{texture}"/>'
         f'<material name="{name}" texture="{name}" specular="0" shininess="0"/>'
-        f'<mesh name="{name}" inertia="shell" vertex="{vertex}" texcoord="0 1 1 1 1 0 0 0" face="0 2 1 0 3 2"/>'
+        f'<mesh name="{name}" inertia="shell" vertex="{vertex}" texcoord="0 0 1 0 1 1 0 1" face="0 2 1 0 3 2"/>'
     )

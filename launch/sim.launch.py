@@ -1,6 +1,6 @@
 """The embedded simulation: world, camera, base and battery in one process, then the robot on top.
 
-    ros2 launch depai_robot sim.launch.py wallet_config:=out/demo/wallet.yaml world_config:=out/demo/simulation.yaml
+    ros2 launch depai_robot sim.launch.py world_config:=simulation.yaml robot_config:=robot.yaml wallet_config:=wallet.yaml
 
 `depai-robot demo` does all of it, with a broker, a chain and stations.
 """
@@ -17,6 +17,7 @@ def generate_launch_description():
     return LaunchDescription(
         [
             DeclareLaunchArgument("namespace", default_value="", description="of every node and topic"),
+            DeclareLaunchArgument("robot_config", description="the robot process's configuration file"),
             DeclareLaunchArgument("wallet_config", description="the wallet's configuration file"),
             DeclareLaunchArgument("world_config", description="the simulation's configuration file"),
             Node(
@@ -30,6 +31,7 @@ def generate_launch_description():
                 PathJoinSubstitution([share, "launch", "robot.launch.py"]),
                 launch_arguments={
                     "namespace": LaunchConfiguration("namespace"),
+                    "robot_config": LaunchConfiguration("robot_config"),
                     "wallet_config": LaunchConfiguration("wallet_config"),
                     "use_sim_time": "true",
                 }.items(),

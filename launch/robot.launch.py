@@ -5,11 +5,12 @@
 The camera and the base are the robot's own drivers (camera/image_raw, camera/camera_info, odom, cmd_vel).
 """
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
 
 
 def node(executable, config, **more):

@@ -1,15 +1,16 @@
 """The embedded simulation: world, camera, base and battery in one process, then the robot on top.
 
-    ros2 launch depai_robot sim.launch.py world_config:=simulation.yaml robot_config:=robot.yaml wallet_config:=wallet.yaml
+    ros2 launch depai_robot sim.launch.py world_config:=SIM.yaml robot_config:=ROBOT.yaml wallet_config:=WALLET.yaml
 
 `depai-robot demo` does all of it, with a broker, a chain and stations.
 """
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
 
 
 def generate_launch_description():

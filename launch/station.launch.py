@@ -3,9 +3,10 @@
 ros2 launch depai_robot station.launch.py config:=/etc/depai/station.yaml
 """
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess
 from launch.substitutions import LaunchConfiguration
+
+from launch import LaunchDescription
 
 
 def generate_launch_description():

@@ -267,12 +267,12 @@ def sign_voucher(turn: RobotTurn, body: NeedVoucher, need_id: str, token: str) -
         stop(turn, "Other", str(error), fault=CHEATED, tokens=(token,))
         return
     ceiling = need.charged_atomic + need.amount_atomic
+    if need.charged_atomic < money.charged or ceiling < money.signed:
+        turn.ignore("late need-voucher")
+        return
     refused, fault = refuse_voucher(turn, need, ceiling)
     if refused:
         stop(turn, "DeAuthorized", refused, fault=fault, tokens=(token,))
-        return
-    if ceiling < money.signed:
-        turn.ignore("need-voucher below what is signed")
         return
     if session.payment is not None:
         turn.answer(session.payment.letter)
@@ -310,8 +310,6 @@ def refuse_voucher(turn: RobotTurn, need: Need, ceiling: int) -> tuple[str, str]
     owed = session.owed_for(session.meter.reconciled.station_milliwh)
     if need.charged_atomic > owed:
         return f"station charges {need.charged_atomic}, reconciled energy and fees are {owed}", CHEATED
-    if need.charged_atomic < money.charged:
-        return f"station's charge fell from {money.charged} to {need.charged_atomic}", FAILED
     ahead = ceiling - owed
     if ahead > tranche_price_atomic(terms):
         return (

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from depai_robot.charging import effect as fx
 from depai_robot.charging import fact as ft
+from depai_robot.charging import ocmf
 from depai_robot.charging.envelope import open_token
 from depai_robot.charging.message import (
     Draft,
@@ -157,6 +158,69 @@ def test_a_lost_request_is_answered_although_newer_statements_came():
     receipt = settled(world)
     assert receipt.stop_reason == "EnergyLimitReached"
     assert receipt.robot_energy_milliwh >= 4 * WH
+
+
+def test_late_copies_of_old_requests_change_nothing():
+    world = World()
+
+    def on_wire(_topic: str, token: str) -> list[int]:
+        needs = isinstance(open_token(token).body, NeedVoucher)
+        return [5_000_000, 9 * SECOND, 20 * SECOND] if needs else [5_000_000]
+
+    world.on_wire = on_wire
+    start(world, energy=5 * WH)
+    receipt = settled(world)
+    assert receipt.stop_reason == "EnergyLimitReached", world.story()
+    assert world.robot.state.session.ignored["late need-voucher"] > 5
+
+
+def restate(world: World, **changes: Any) -> str:
+    """A statement of the station's meter that is properly signed and says something else."""
+    meter = world.robot.state.session.meter
+    payload = ocmf.encode_payload(replace(ocmf.parse_statement(meter.statement), **changes))
+    return ocmf.assemble(payload, make_key("meter-a").sign(ocmf.digest_payload(payload)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"energy_milliwh": 7500}, "two statements with pagination"),
+        ({"pagination": 900, "energy_milliwh": 6999}, "register fell to -1 mWh since the begin"),
+        ({"pagination": 900, "energy_milliwh": 7001}, "station's register fell"),
+        ({"pagination": 900, "energy_milliwh": 99_000}, "is explained"),
+        ({"pagination": 900, "session": "s-2"}, "session"),
+        ({"pagination": 900, "serial": "M-x"}, "expected serial"),
+    ],
+)
+def test_a_properly_signed_statement_that_convicts(changes, words):
+    world = start(until="CHARGING", energy=9 * WH)
+    world.run(lambda: world.pads_uwh > 1_000_000)
+    text = restate(world, **changes)
+    say(world, SessionEvent(EventType.UPDATED, 1, "MeterValuePeriodic", "Charging", text))
+    assert world.phase == "STOPPING"
+    assert words in world.robot.state.session.stop.detail
+    assert world.robot.state.session.stop.fault == "cheated"
+    assert any(text in open_token(token).body.statement for token in world.evidence[0][2][-1:])
+    assert settled(world).fault
+
+
+def test_a_late_statement_is_no_crime():
+    world = start(until="CHARGING", energy=9 * WH)
+    world.run(lambda: world.pads_uwh > 1_000_000)
+    text = restate(world, pagination=2, energy_milliwh=7010)
+    say(world, SessionEvent(EventType.UPDATED, 1, "MeterValuePeriodic", "Charging", text))
+    assert world.phase == "CHARGING"
+
+
+def test_an_own_meter_that_starts_again_from_zero():
+    world = World()
+    world.pads_uwh = 50_000_000
+    start(world, "CHARGING", energy=9 * WH)
+    world.run(lambda: world.pads_uwh > 51_000_000)
+    world.pads_uwh = 0
+    assert world.run(lambda: world.phase == "STOPPING", 10)
+    assert "own meter fell" in world.robot.state.session.stop.detail
+    assert world.robot.state.bars == {}
 
 
 def test_a_lost_answer_is_asked_for_again_and_costs_nothing():

@@ -233,6 +233,10 @@ def assemble(signing_input: bytes, signature: bytes) -> str:
     return f"{signing_input.decode()}.{_encode(signature[:64])}"
 
 
+_BRACKETS_MAX = 1000
+"""Objects and arrays in a payload, nested or not. Our largest message has a few dozen."""
+
+
 def verify_token(token: bytes | str, *, now_s: int, chain_id: int, recipient: Address | None) -> Verified:
     """Lets a message in, or refuses it. Cheap checks come before the signature. Raises nothing else on any bytes.
 
@@ -335,6 +339,10 @@ def _check_signature(public_key: PublicKey, signing_input: bytes, signature: byt
 
 
 def _decode_envelope(data: bytes) -> EnvelopeJson:
+    # Parsers recurse, and a library that raises the interpreter's recursion limit turns nesting into a crash.
+    brackets = data.count(b"[") + data.count(b"{")
+    if brackets > _BRACKETS_MAX:
+        raise RefusedMessageError("form", f"payload has {brackets} brackets, at most {_BRACKETS_MAX}")
     try:
         envelope = _ENVELOPE.decode(data)
     except _REFUSED_BY_DECODER as error:

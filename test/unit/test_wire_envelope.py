@@ -368,3 +368,22 @@ def test_seeds_hold_every_type():
     assert {type(body) for body in BODIES} == set(BODY_BY_TYPE.values())
     assert wire_seed.make_tokens() == [seal(make_draft(body)) for body in BODIES]
     assert msgspec.json.encode(BODIES[0])
+
+
+def test_nesting_is_refused_before_any_parser_sees_it_whatever_the_recursion_limit() -> None:
+    import base64
+    import sys
+
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)  # as py_ecc, which web3 brings, does to the whole process
+    try:
+        for nest in (
+            b"[" * 45_000,
+            b'{"a":' * 9_000,
+            b'{"v":1,"body":' + b"[" * 24_000 + b"]" * 24_000 + b"}",
+        ):
+            part = base64.urlsafe_b64encode(nest).rstrip(b"=").decode()
+            with pytest.raises(RefusedMessageError, match="brackets"):
+                open_token(f"a.{part}.b")
+    finally:
+        sys.setrecursionlimit(limit)

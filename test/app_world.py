@@ -80,7 +80,7 @@ def robot_settings(
         "policy": make_policy(robot, stations),
         "stations": tuple(station_key(name, "identity").address for name in stations),
         # Session time runs FACTOR times faster than a loaded machine answers.
-        "reading_age_max_ms": 10_000,
+        "reading_age_max_ms": 60_000,
         "meter_slack_ms": 60_000,
         "retry_ms": 10_000,
         "quote_window_ms": 20_000,
@@ -205,7 +205,7 @@ class AppWorld:
         )
         self.socket = folder / "sim.sock"
         self.server = LinkServer(self.socket, self.pads, self.pads.lock)
-        self.clockwork = PadsClockwork(self.pads, factor, self.server.push)
+        self.clockwork = PadsClockwork(self.pads, factor, self.server.push, step_ns=40_000_000)
         self.stations: dict[str, StationProgram] = {}
         self._open: list[Any] = []
         for place, name in enumerate(stations):

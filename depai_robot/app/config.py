@@ -327,10 +327,10 @@ def read_yaml(path: Path, form: type[T]) -> T:
 def _place(message: str) -> str:
     """The words of msgspec, "Expected `int`, got `str` - at `$.broker.port`" with the key first."""
     found = re.match(r"(.*?) - at `\$\.?(.*)`\Z", message)
-    if found is None:
-        return message[0].lower() + message[1:]
-    words = found[1].replace("`", "")
+    words = (message if found is None else found[1]).replace("`", "")
     words = words[0].lower() + words[1:]
+    if found is None:
+        return words
     if "expected str, got int" in words:
         words += " (put addresses and numbers that are names in quotes)"
     return f"{found[2]}: {words}" if found[2] else words
@@ -345,8 +345,9 @@ def _refuse_unknown_keys(path: Path, tree: Any, form: Any, prefix: str) -> None:
                 if key not in known:
                     raise ConfigError(f"{path}: {prefix}{key}: unknown key{nearest(key, known)}")
                 _refuse_unknown_keys(path, value, known[key], f"{prefix}{key}.")
-    origin = typing.get_origin(form)
-    if origin is list and isinstance(tree, list):
+    while typing.get_origin(form) is Annotated:
+        form = typing.get_args(form)[0]
+    if typing.get_origin(form) is list and isinstance(tree, list):
         for number, item in enumerate(tree):
             _refuse_unknown_keys(path, item, typing.get_args(form)[0], f"{prefix[:-1]}[{number}].")
 

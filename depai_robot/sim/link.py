@@ -27,7 +27,7 @@ from depai_robot.values.error import (
 )
 
 PUSH_PERIOD_S = 0.02
-PUSH_PAUSE_S = 0.005
+PUSH_PAUSE_S = 0.01
 """Two pushes are at least this far apart, however fast the world steps."""
 PATH_BYTES_MAX = 100
 """Source: unix(7), sun_path has 108 bytes."""
@@ -277,12 +277,14 @@ class _Served:
     def _serve(self) -> None:
         try:
             with self._connection, self._connection.makefile("rb") as lines:
-                self._greet(lines.readline(LINE_BYTES_MAX))
-                while line := lines.readline(LINE_BYTES_MAX):
-                    self._send(self._do(decode_line(line, Command)))
-        except (DepaiError, OSError) as error:
-            with contextlib.suppress(OSError):
-                self._send(View(0, 0, error=str(error)))
+                try:
+                    self._greet(lines.readline(LINE_BYTES_MAX))
+                    while line := lines.readline(LINE_BYTES_MAX):
+                        self._send(self._do(decode_line(line, Command)))
+                except DepaiError as error:
+                    self._send(View(0, 0, error=str(error)))
+        except OSError:
+            return  # the other end is gone
         finally:
             self._leave(self)
             if self._connector is not None:

@@ -150,9 +150,14 @@ class PadsClockwork:
     """Steps a world of pads by itself at ``factor`` times real time; for tests, benches and stations on a desk."""
 
     def __init__(
-        self, pads: ChargingPads, factor: float, after_step: Callable[[], None] | None = None
+        self,
+        pads: ChargingPads,
+        factor: float,
+        after_step: Callable[[], None] | None = None,
+        *,
+        step_ns: int = STEP_NS,
     ) -> None:
-        self._pads, self._factor, self._after_step = pads, factor, after_step
+        self._pads, self._factor, self._after_step, self._step_ns = pads, factor, after_step, step_ns
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pads", daemon=True)
         self._thread.start()
@@ -169,9 +174,9 @@ class PadsClockwork:
             now_s = time.monotonic()
             due_ns += (now_s - last_s) * 1e9 * self._factor
             last_s = now_s
-            steps = min(int(due_ns // STEP_NS), BACKLOG_STEPS_MAX)
+            steps = min(int(due_ns // self._step_ns), BACKLOG_STEPS_MAX)
             for _ in range(steps):
-                self._pads.step()
-            due_ns = 0.0 if steps == BACKLOG_STEPS_MAX else due_ns - steps * STEP_NS
+                self._pads.step(self._step_ns)
+            due_ns = 0.0 if steps == BACKLOG_STEPS_MAX else due_ns - steps * self._step_ns
             if steps and self._after_step is not None:
                 self._after_step()

@@ -27,14 +27,14 @@ from depai_robot.values.identity import ChannelId
 from test.app_world import AppWorld, robot_key, station_key, until
 from test.fault.wallet_process import Case, run_wallet
 
-LANES = 5
-FACTOR = 20.0
+LANES = 3
+FACTOR = 50.0
 ENERGY_MILLIWH = 1600
 STATION_CHANGES = {
-    "power_max_w": 60,
-    "tranche_milliwh": 750,
+    "power_max_w": 100,
+    "tranche_milliwh": 700,
     "report_interval_ms": 5000,
-    "voucher_timeout_ms": 40_000,
+    "voucher_timeout_ms": 20_000,
     "price_atomic_per_kwh": 800_000,
     "price_floor_atomic_per_kwh": 800_000,
 }
@@ -65,7 +65,7 @@ class Lane:
             stations=(self.station,),
             robot=self.robot,
             factor=FACTOR,
-            power_w=60.0,
+            power_w=100.0,
             station_changes={self.station: STATION_CHANGES},
         )
 

@@ -1,5 +1,6 @@
 """What the simulated world is made of: the robot and the room, read strictly from config/robot.yaml and world.yaml."""
 
+import re
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -10,6 +11,9 @@ from depai_robot.values.error import ConfigError
 from depai_robot.values.geometry import Pose2
 
 T = TypeVar("T")
+
+PADS_PROUD_M = 0.02
+"""Pads stand out from the body's front by this at most, or lie so deep in it."""
 
 Length = Annotated[float, Meta(gt=0, le=100)]
 Coordinate = Annotated[float, Meta(ge=-1000, le=1000)]
@@ -140,16 +144,41 @@ class WorldModel(_Strict, frozen=True):
 def _parse(text: str, kind: type[T], name: str) -> T:
     try:
         data: Any = yaml.safe_load(text)
-        return msgspec.convert(data, kind)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not YAML: {error}") from error
+        raise ConfigError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{name}: {error}") from error
+        expected, _, place = str(error).partition(" - at `$")
+        path = place.rstrip("`").lstrip(".")
+        seen = _seen_at(data, path)
+        raise ConfigError(f"{name}: {path + ': ' if path else ''}{expected}{seen}") from error
+
+
+def _seen_at(data: Any, path: str) -> str:
+    """What stands at a path such as ``docks[1].yaw_rad``, for a message."""
+    for key in re.findall(r"[A-Za-z_]\w*|\d+", path):
+        try:
+            data = data[int(key)] if key.isdigit() else data[key]
+        except (KeyError, IndexError, TypeError):
+            return ""
+    return "" if isinstance(data, dict) else f", got {data!r}"
 
 
 def parse_robot(text: str, name: str = "robot.yaml") -> RobotModel:
     """Raises ConfigError, saying where and what was expected."""
-    return _parse(text, RobotModel, name)
+    robot = _parse(text, RobotModel, name)
+    body, pads = robot.body, robot.pads
+    if abs(pads.x_m - body.length_m / 2) > PADS_PROUD_M:
+        raise ConfigError(
+            f"{name}: pads.x_m must be on the body's front, {body.length_m / 2} m, got {pads.x_m}"
+        )
+    if robot.camera.z_m <= body.clearance_m + body.height_m:
+        raise ConfigError(
+            f"{name}: camera.z_m must be above the body's top, {body.clearance_m + body.height_m:.3f} m,"
+            f" got {robot.camera.z_m}"
+        )
+    return robot
 
 
 def parse_world(text: str, name: str = "world.yaml") -> WorldModel:

@@ -15,6 +15,7 @@ import numpy as np
 from depai_robot.perception.dock import DockModel
 from depai_robot.ports import Odometry
 from depai_robot.sim.scene import RobotModel, WorldModel
+from depai_robot.values.error import ConfigError
 from depai_robot.values.geometry import STOP, DriveCommand, Pose2, wrap_angle_rad
 
 STEP_NS = 4_000_000
@@ -59,6 +60,9 @@ class World:
         seed: of the disturbance.
         disturbance: how far from ideal.
         start: overrides the world's start pose.
+
+    Raises:
+        ConfigError: a dock's picture is missing.
     """
 
     def __init__(
@@ -164,23 +168,26 @@ class World:
       <geom name="chassis" type="box" pos="0 0 {body.clearance_m + half_h}" mass="{body.mass_kg}"
         size="{body.length_m / 2} {body.width_m / 2} {half_h}" friction="0.1" rgba=".16 .42 .59 1"/>
       {wheel}{casters}
-      <camera name="eye" pos="{camera.x_m} 0 {camera.z_m}" xyaxes="0 -1 0 0 0 1" fovy="{math.radians(fovy)}"/>
+      <camera name="eye" pos="{camera.x_m} 0 {camera.z_m}" xyaxes="0 -1 0 0 0 1" fovy="{fovy}"/>
     </body>
   </worldbody>
   <actuator>
     <velocity name="left" joint="wheel_left" kv="6" forcerange="-12 12"/>
     <velocity name="right" joint="wheel_right" kv="6" forcerange="-12 12"/>
   </actuator>
-</mujoco>""".replace(f'fovy="{math.radians(fovy)}"', f'fovy="{fovy}"')
+</mujoco>"""
 
     def _dock_xml(self, name: str, marker_id: int, pose: Pose2, textures: Path) -> tuple[str, str]:
         panel, base = self.dock.panel, self.dock.base
         hw, hh = panel.width_m / 2, panel.height_m / 2
         bw, bz = base.width_m / 2, -hh - base.height_m / 2
         low = panel.centre_height_m - hh - base.height_m
-        texture = (
-            f"panel_{marker_id}.png" if (textures / f"panel_{marker_id}.png").is_file() else "panel_0.png"
-        )
+        texture = f"panel_{marker_id}.png"
+        if not (textures / texture).is_file():
+            there = sorted(path.name for path in textures.glob("panel_*.png"))
+            raise ConfigError(
+                f"dock {name}: marker_id {marker_id} has no {texture} in {textures}, got {there}"
+            )
         # A face is a mesh, since MuJoCo maps a picture onto a mesh's own coordinates and not onto a box's side.
         # Seen from the front (looking along +x) the picture's left is at +y.
         assets = (
@@ -237,6 +244,10 @@ class World:
         self._integrate_odometry()
 
     # --- base ----------------------------------------------------------------------------------------------
+
+    def send(self, command: DriveCommand) -> DriveCommand:
+        """See ports.Base."""
+        return self.command(command)
 
     def command(self, command: DriveCommand) -> DriveCommand:
         """What the base shall do until told otherwise or the command times out; returns it within the limits."""

@@ -7,6 +7,7 @@ for is never used in silence.
 
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -239,6 +240,9 @@ def _make_session(
     path: Path, files: Mapping[str, bytes], manifest: Manifest, provider: str, threads: int
 ) -> Any:
     """A session on one provider alone, with the inputs and outputs that manifest and program agree on."""
+    # Builds from 1.32 on carry telemetry that is on by default on Linux too; a robot does not report to anybody.
+    # Read once, when the library is loaded; disable_telemetry_events() comes too late.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     data, entry = files[path.name], manifest.files[path.name]

@@ -118,7 +118,7 @@ def _loop(run: Demo, screen: Screen) -> Outcome:
     while (receipt := run.receipt()) is None:
         run.check_processes()
         screen.refresh()
-        if screen.view.phase == "WITHDRAWING" and not advanced:
+        if not advanced and any(purpose == "initiate-withdraw" for _, purpose, _ in screen.view.transactions):
             # Nobody wants to sit out the withdraw delay: the development chain's clock is moved, and it is said.
             screen.progress(f"moving the chain's clock forward by {WITHDRAW_DELAY_S} s, the withdraw delay")
             run.advance_chain(WITHDRAW_DELAY_S + 5)

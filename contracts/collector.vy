@@ -16,13 +16,13 @@ interface ERC3009:
         payer: address, to: address, amount: uint256, validAfter: uint256, validBefore: uint256, nonce: bytes32, signature: Bytes[512]
     ): nonpayable
 
-SETTLEMENT: constant(address) = 0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003
+x402BatchSettlement: public(constant(address)) = 0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003
 
 
 @external
 def collect(payer: address, token: address, amount: uint256, channelId: bytes32, data: Bytes[1024]):
-    if msg.sender != SETTLEMENT:
-        raw_revert(method_id("InvalidCollector()"))
+    if msg.sender != x402BatchSettlement:
+        raw_revert(method_id("OnlyX402BatchSettlement()"))
     valid_after: uint256 = 0
     valid_before: uint256 = 0
     salt: uint256 = 0

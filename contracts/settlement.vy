@@ -6,6 +6,7 @@
 @notice DEVELOPMENT CHAINS ONLY (chain id 31337 or 1337): everything that moves a token refuses elsewhere.
     It has the interface, the digests and the rules of the canonical contract, so that the same robot and
     station run against either; it was not audited and must never hold money.
+    Left out: ERC-1271 (a signer with code), the EIP-712 domain view, limits on length beyond those below.
     Source: x402 v2, scheme batch-settlement on EVM (functions, events, errors, EIP-712 types and limits).
 """
 
@@ -31,7 +32,7 @@ struct Voucher:
 
 struct VoucherClaim:
     voucher: Voucher
-    signature: Bytes[512]
+    signature: Bytes[128]
     totalClaimed: uint128
 
 struct ChannelState:
@@ -52,6 +53,7 @@ event ChannelCreated:
 
 event ChannelClosed:
     channelId: indexed(bytes32)
+    config: ChannelConfig
 
 event Deposited:
     channelId: indexed(bytes32)
@@ -79,16 +81,18 @@ event Refunded:
 event WithdrawInitiated:
     channelId: indexed(bytes32)
     amount: uint128
-    finalizableAt: uint40
+    finalizeAfter: uint40
 
 event WithdrawFinalized:
     channelId: indexed(bytes32)
     sender: indexed(address)
     amount: uint128
 
-CLAIMS_MAX: constant(uint256) = 64
-WITHDRAW_DELAY_MIN: constant(uint40) = 15 * 60
-WITHDRAW_DELAY_MAX: constant(uint40) = 30 * 24 * 3600
+CLAIMS_MAX: constant(uint256) = 100
+CALLS_MAX: constant(uint256) = 4
+CALL_BYTES_MAX: constant(uint256) = 16384
+MIN_WITHDRAW_DELAY: public(constant(uint40)) = 15 * 60
+MAX_WITHDRAW_DELAY: public(constant(uint40)) = 30 * 24 * 3600
 HALF_ORDER: constant(uint256) = 57896044618658097711785492504343953926418782139537452191302581570759080747168
 
 DOMAIN_TYPE: constant(bytes32) = keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
@@ -186,16 +190,38 @@ def _require_development():
 
 @internal
 @pure
-def _require_signature(digest: bytes32, signature: Bytes[512], signer: address):
+def _recover(digest: bytes32, signature: Bytes[128]) -> address:
+    """Zero for what no key can have signed; s and v as strict as the canonical contract's library."""
     if len(signature) != 65:
-        raw_revert(method_id("InvalidSignature()"))
-    r: bytes32 = extract32(signature, 0)
+        return empty(address)
     s: uint256 = convert(extract32(signature, 32), uint256)
     v: uint8 = convert(slice(signature, 64, 1), uint8)
     if s > HALF_ORDER or (v != 27 and v != 28):
-        raw_revert(method_id("InvalidSignature()"))
-    recovered: address = ecrecover(digest, v, convert(r, uint256), s)
+        return empty(address)
+    return ecrecover(digest, v, convert(extract32(signature, 0), uint256), s)
+
+
+@internal
+@pure
+def _require_signature(digest: bytes32, signature: Bytes[128], signer: address):
+    recovered: address = self._recover(digest, signature)
     if recovered == empty(address) or recovered != signer:
+        raw_revert(method_id("InvalidSignature()"))
+
+
+@internal
+@pure
+def _require_voucher_signature(digest: bytes32, signature: Bytes[128], signer: address):
+    # A voucher key is checked by plain recovery, whose errors say what is wrong with the form.
+    if len(signature) != 65:
+        raw_revert(abi_encode(len(signature), method_id=method_id("ECDSAInvalidSignatureLength(uint256)")))
+    s: bytes32 = extract32(signature, 32)
+    if convert(s, uint256) > HALF_ORDER:
+        raw_revert(abi_encode(s, method_id=method_id("ECDSAInvalidSignatureS(bytes32)")))
+    recovered: address = self._recover(digest, signature)
+    if recovered == empty(address):
+        raw_revert(method_id("ECDSAInvalidSignature()"))
+    if recovered != signer:
         raw_revert(method_id("InvalidSignature()"))
 
 
@@ -209,7 +235,7 @@ def _require_config(config: ChannelConfig):
         or config.token == empty(address)
     ):
         raw_revert(method_id("InvalidChannel()"))
-    if config.withdrawDelay < WITHDRAW_DELAY_MIN or config.withdrawDelay > WITHDRAW_DELAY_MAX:
+    if config.withdrawDelay < MIN_WITHDRAW_DELAY or config.withdrawDelay > MAX_WITHDRAW_DELAY:
         raw_revert(method_id("WithdrawDelayOutOfRange()"))
 
 
@@ -254,12 +280,11 @@ def _claim_row(row: VoucherClaim):
         raw_revert(method_id("ClaimExceedsCeiling()"))
     if row.totalClaimed > state.balance:
         raw_revert(method_id("ClaimExceedsBalance()"))
-    signer: address = config.payerAuthorizer
-    if signer == empty(address):
-        signer = config.payer
-    self._require_signature(
-        self._voucher_digest(channel_id, row.voucher.maxClaimableAmount), row.signature, signer
-    )
+    digest: bytes32 = self._voucher_digest(channel_id, row.voucher.maxClaimableAmount)
+    if config.payerAuthorizer != empty(address):
+        self._require_voucher_signature(digest, row.signature, config.payerAuthorizer)
+    else:
+        self._require_signature(digest, row.signature, config.payer)
     delta: uint128 = row.totalClaimed - state.totalClaimed
     self.channels[channel_id].totalClaimed = row.totalClaimed
     self.receivers[config.receiver][config.token].totalClaimed += delta
@@ -281,7 +306,7 @@ def claim(voucherClaims: DynArray[VoucherClaim, CLAIMS_MAX]):
 
 @external
 @nonreentrant
-def claimWithSignature(voucherClaims: DynArray[VoucherClaim, CLAIMS_MAX], authorizerSignature: Bytes[512]):
+def claimWithSignature(voucherClaims: DynArray[VoucherClaim, CLAIMS_MAX], authorizerSignature: Bytes[128]):
     self._require_development()
     if len(voucherClaims) == 0:
         raw_revert(method_id("EmptyBatch()"))
@@ -309,21 +334,25 @@ def settle(receiver: address, token: address):
 # --- refund and withdrawal ------------------------------------------------------------------------------------
 
 @internal
-def _pay_back(config: ChannelConfig, channel_id: bytes32, amount: uint128):
+def _close_if_empty(config: ChannelConfig, channel_id: bytes32):
+    # A channel that was ever claimed from is never closed: its totals stay, and so do old vouchers' worth.
     state: ChannelState = self.channels[channel_id]
-    self.channels[channel_id].balance = state.balance - amount
-    assert extcall ERC20(config.token).transfer(config.payer, convert(amount, uint256))
-    if state.balance - amount == state.totalClaimed:
-        log ChannelClosed(channelId=channel_id)
+    if state.balance == 0 and state.totalClaimed == 0:
+        log ChannelClosed(channelId=channel_id, config=config)
 
 
 @internal
 def _refund(config: ChannelConfig, amount: uint128):
+    if amount == 0:
+        raw_revert(method_id("ZeroRefund()"))
     channel_id: bytes32 = self._channel_id(config)
+    # Used up even when there is nothing to give back, so that a signed refund never works twice.
+    self.refundNonce[channel_id] += 1
     state: ChannelState = self.channels[channel_id]
     paid: uint128 = min(amount, state.balance - state.totalClaimed)
     if paid == 0:
-        raw_revert(method_id("ZeroRefund()"))
+        return
+    self.channels[channel_id].balance = state.balance - paid
     pending: WithdrawalState = self.pendingWithdrawals[channel_id]
     if pending.initiatedAt != 0:
         # The receiver gives back what the payer was about to take: the pending amount shrinks with it.
@@ -331,9 +360,9 @@ def _refund(config: ChannelConfig, amount: uint128):
             self.pendingWithdrawals[channel_id] = empty(WithdrawalState)
         else:
             self.pendingWithdrawals[channel_id].amount = pending.amount - paid
-    self.refundNonce[channel_id] += 1
-    self._pay_back(config, channel_id, paid)
     log Refunded(channelId=channel_id, sender=msg.sender, amount=paid)
+    self._close_if_empty(config, channel_id)
+    assert extcall ERC20(config.token).transfer(config.payer, convert(paid, uint256))
 
 
 @external
@@ -347,7 +376,7 @@ def refund(config: ChannelConfig, amount: uint128):
 
 @external
 @nonreentrant
-def refundWithSignature(config: ChannelConfig, amount: uint128, nonce: uint256, receiverAuthorizerSignature: Bytes[512]):
+def refundWithSignature(config: ChannelConfig, amount: uint128, nonce: uint256, receiverAuthorizerSignature: Bytes[128]):
     self._require_development()
     channel_id: bytes32 = self._channel_id(config)
     if nonce != self.refundNonce[channel_id]:
@@ -364,17 +393,17 @@ def initiateWithdraw(config: ChannelConfig, amount: uint128):
     self._require_development()
     if msg.sender != config.payer and msg.sender != config.payerAuthorizer:
         raw_revert(method_id("InvalidChannel()"))
+    if amount == 0:
+        raw_revert(method_id("NothingToWithdraw()"))
     channel_id: bytes32 = self._channel_id(config)
     if self.pendingWithdrawals[channel_id].initiatedAt != 0:
         raw_revert(method_id("WithdrawalAlreadyPending()"))
     state: ChannelState = self.channels[channel_id]
-    if amount == 0 or state.balance == state.totalClaimed:
-        raw_revert(method_id("NothingToWithdraw()"))
     if amount > state.balance - state.totalClaimed:
         raw_revert(method_id("WithdrawAmountExceedsAvailable()"))
     now: uint40 = convert(block.timestamp, uint40)
     self.pendingWithdrawals[channel_id] = WithdrawalState(amount=amount, initiatedAt=now)
-    log WithdrawInitiated(channelId=channel_id, amount=amount, finalizableAt=now + config.withdrawDelay)
+    log WithdrawInitiated(channelId=channel_id, amount=amount, finalizeAfter=now + config.withdrawDelay)
 
 
 @external
@@ -392,6 +421,18 @@ def finalizeWithdraw(config: ChannelConfig):
     state: ChannelState = self.channels[channel_id]
     paid: uint128 = min(pending.amount, state.balance - state.totalClaimed)
     self.pendingWithdrawals[channel_id] = empty(WithdrawalState)
-    if paid != 0:
-        self._pay_back(config, channel_id, paid)
+    self.channels[channel_id].balance = state.balance - paid
     log WithdrawFinalized(channelId=channel_id, sender=msg.sender, amount=paid)
+    self._close_if_empty(config, channel_id)
+    if paid != 0:
+        assert extcall ERC20(config.token).transfer(config.payer, convert(paid, uint256))
+
+
+# --- several calls at once ------------------------------------------------------------------------------------
+
+@external
+def multicall(data: DynArray[Bytes[CALL_BYTES_MAX], CALLS_MAX]) -> DynArray[Bytes[32], CALLS_MAX]:
+    results: DynArray[Bytes[32], CALLS_MAX] = []
+    for row: Bytes[CALL_BYTES_MAX] in data:
+        results.append(raw_call(self, row, max_outsize=32, is_delegate_call=True))
+    return results

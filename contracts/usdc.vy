@@ -154,40 +154,55 @@ def receiveWithAuthorization(
     self._authorized(RECEIVE_TYPE, sender, to, amount, validAfter, validBefore, nonce, v, r, s)
 
 
-@external
-def cancelAuthorization(authorizer: address, nonce: bytes32, signature: Bytes[512]):
+@internal
+def _cancel(authorizer: address, nonce: bytes32, v: uint8, r: uint256, s: uint256):
     assert not self.authorizationState[authorizer][nonce], "FiatTokenV2: authorization is used or canceled"
-    v: uint8 = 0
-    r: uint256 = 0
-    s: uint256 = 0
-    v, r, s = self._split(signature)
     struct_hash: bytes32 = keccak256(abi_encode(CANCEL_TYPE, authorizer, nonce))
     digest: bytes32 = keccak256(concat(x"1901", self._domain(), struct_hash))
-    assert self._recover(digest, v, r, s) == authorizer, "FiatTokenV2: invalid signature"
+    signer: address = self._recover(digest, v, r, s)
+    assert signer != empty(address) and signer == authorizer, "FiatTokenV2: invalid signature"
     self.authorizationState[authorizer][nonce] = True
     log AuthorizationCanceled(authorizer=authorizer, nonce=nonce)
 
 
 @external
+def cancelAuthorization(authorizer: address, nonce: bytes32, signature: Bytes[512]):
+    v: uint8 = 0
+    r: uint256 = 0
+    s: uint256 = 0
+    v, r, s = self._split(signature)
+    self._cancel(authorizer, nonce, v, r, s)
+
+
+@external
 def __default__():
     # The (v, r, s) overloads.
-    transfer_form: bool = slice(msg.data, 0, 4) == method_id("transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)")
-    receive_form: bool = slice(msg.data, 0, 4) == method_id("receiveWithAuthorization(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)")
-    assert transfer_form or receive_form, "no such function"
+    selector: Bytes[4] = slice(msg.data, 0, 4)
+    v: uint8 = 0
+    r: uint256 = 0
+    s: uint256 = 0
     sender: address = empty(address)
+    nonce: bytes32 = empty(bytes32)
+    if selector == method_id("cancelAuthorization(address,bytes32,uint8,bytes32,bytes32)"):
+        sender, nonce, v, r, s = abi_decode(
+            slice(msg.data, 4, 160), (address, bytes32, uint8, uint256, uint256)
+        )
+        self._cancel(sender, nonce, v, r, s)
+        return
+    kind: bytes32 = empty(bytes32)
+    if selector == method_id("transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)"):
+        kind = TRANSFER_TYPE
+    elif selector == method_id("receiveWithAuthorization(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)"):
+        kind = RECEIVE_TYPE
+    else:
+        raise "no such function"
     to: address = empty(address)
     amount: uint256 = 0
     valid_after: uint256 = 0
     valid_before: uint256 = 0
-    nonce: bytes32 = empty(bytes32)
-    v: uint8 = 0
-    r: uint256 = 0
-    s: uint256 = 0
     sender, to, amount, valid_after, valid_before, nonce, v, r, s = abi_decode(
         slice(msg.data, 4, 288), (address, address, uint256, uint256, uint256, bytes32, uint8, uint256, uint256)
     )
-    kind: bytes32 = TRANSFER_TYPE
-    if receive_form:
+    if kind == RECEIVE_TYPE:
         assert to == msg.sender, "FiatTokenV2: caller must be the payee"
-        kind = RECEIVE_TYPE
     self._authorized(kind, sender, to, amount, valid_after, valid_before, nonce, v, r, s)

@@ -2,7 +2,8 @@
 
 Subscribes ``camera/image_raw`` and ``camera/camera_info``; publishes ``detected_dock_pose`` (PoseStamped in
 the camera's optical frame, stamped with the image's time, x axis into the dock, z up). Inference runs on a
-thread of its own, always on the newest image; an old pose is never published again.
+thread of its own, always on the newest image; an old pose is never published again. ``~/processed`` (Header) carries
+the stamp of each image that is done with: the age of what the robot acts on, and what a simulation waits for.
 """
 
 import threading
@@ -12,6 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from depai_robot.nodes.convert import image_to_frame, info_to_intrinsics, pose3_to_stamped
@@ -46,6 +48,7 @@ class DockDetector(Node):
         self._seen = self._published = self._failed = 0
         self._last_error = ""
         self._poses = self.create_publisher(PoseStamped, "detected_dock_pose", STATE)
+        self._processed = self.create_publisher(Header, "~/processed", STATE)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", STATE)
         self.create_subscription(CameraInfo, "camera/camera_info", self._take_info, STATE)
         self.create_subscription(
@@ -81,8 +84,12 @@ class DockDetector(Node):
                 if self._closing:
                     return
                 image, self._newest = self._newest, None
-            if image is not None and self._enabled and self._intrinsics is not None:
+            if image is None:
+                continue
+            if self._enabled and self._intrinsics is not None:
                 self._detect(image, self._intrinsics)
+            if not self._closing:
+                self._processed.publish(image.header)
 
     def _detect(self, image: Image, intrinsics: CameraIntrinsics) -> None:
         self._seen += 1

@@ -2,7 +2,8 @@
 
 One thread steps, renders and publishes; the executor only takes commands. Simulated time runs faster than the wall's:
 as fast as ``speed_driving`` while anything moves, as fast as ``speed_docked`` while the robot stands docked, when
-physics and rendering pause and only power flows.
+physics and rendering pause and only power flows. It never runs away from a detector that is still at an older image:
+on a machine that is too slow the simulation is slow, not the robot blind.
 
 Publishes ``/clock``, ``odom``, ``camera/image_raw``, ``camera/camera_info``; takes ``cmd_vel``; ``~/emergency_stop``.
 """
@@ -20,11 +21,18 @@ from nav_msgs.msg import Odometry as OdometryMessage
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from depai_robot.app.resource import resource_path
 from depai_robot.app.story import StoryWriter
-from depai_robot.nodes.convert import frame_to_image, intrinsics_to_info, ns_to_stamp, odometry_to_message
+from depai_robot.nodes.convert import (
+    frame_to_image,
+    intrinsics_to_info,
+    ns_to_stamp,
+    odometry_to_message,
+    stamp_to_ns,
+)
 from depai_robot.nodes.process import run
 from depai_robot.nodes.quality import STATE, image_quality
 from depai_robot.perception.dock import parse_dock
@@ -40,6 +48,10 @@ from depai_robot.values.geometry import STOP, DriveCommand
 
 TICK_NS = 5 * STEP_NS
 """20 ms of simulated time: clock, odometry and power step together."""
+DETECTOR_LAG_NS = 160_000_000
+"""How old an image may be before simulated time waits for the detector to be done with it."""
+DETECTOR_WAIT_S = 2.0
+"""... and for how long it waits at most: a detector that has died must not stop the world."""
 PARKED_TICK_NS = 50_000_000
 PARK_AFTER_NS = 400_000_000
 """Docked, and no wheel told to turn for this long: physics pauses."""
@@ -145,6 +157,8 @@ class SimulationNode(Node):
         self._command: DriveCommand | None = None
         self._emergency: bool | None = None
         self._moved_ns = 0
+        self._sent_ns = self._processed_ns = 0
+        self._processed = threading.Condition()
         self._speed: dict[bool, tuple[float, float]] = {False: (0.0, 0.0), True: (0.0, 0.0)}
         self._closing = threading.Event()
         self._clock_out = self.create_publisher(ClockMessage, "/clock", 10)
@@ -155,6 +169,7 @@ class SimulationNode(Node):
         self.create_subscription(
             TwistStamped, "cmd_vel_stamped", lambda m: self._take_velocity(m.twist), STATE
         )
+        self.create_subscription(Header, "dock_detector/processed", self._take_processed, STATE)
         self.create_service(SetBool, "~/emergency_stop", self._take_emergency)
         self._tell_world()
         self._thread = threading.Thread(target=self._work, name="world", daemon=True)
@@ -191,6 +206,22 @@ class SimulationNode(Node):
         if command is not None and self._world.command(command) != STOP:
             self._moved_ns = self._world.time_ns
 
+    def _take_processed(self, header: Header) -> None:
+        with self._processed:
+            self._processed_ns = max(self._processed_ns, stamp_to_ns(header.stamp))
+            self._processed.notify()
+
+    def _wait_for_detector(self, now_ns: int) -> None:
+        """Returns when the newest image that is old enough has been looked at, or nobody looks."""
+        with self._processed:
+            if self._processed_ns == 0 or self._sent_ns <= self._processed_ns:
+                return
+            if now_ns - self._sent_ns < DETECTOR_LAG_NS - round(1e9 / self._world.robot.camera.rate_hz):
+                return
+            wanted_ns = self._sent_ns
+            if not self._processed.wait_for(lambda: self._processed_ns >= wanted_ns, DETECTOR_WAIT_S):
+                self._processed_ns = 0  # gone: time goes on without it until it is heard again
+
     # --- the world's thread --------------------------------------------------------------------------------
 
     def _work(self) -> None:
@@ -214,6 +245,8 @@ class SimulationNode(Node):
         while not self._closing.is_set():
             self._apply_commands()
             now_ns = self._world.time_ns
+            if not parked:
+                self._wait_for_detector(now_ns)
             touched = self._pads.touched is not None
             if (touched and now_ns - self._moved_ns > PARK_AFTER_NS) != parked:
                 self._count_speed(parked, now_ns - began_ns, time.monotonic() - began_s)
@@ -266,6 +299,7 @@ class SimulationNode(Node):
         if self._images.get_subscription_count() == 0:
             return
         frame = camera.read()
+        self._sent_ns = frame.stamp_ns
         self._infos.publish(intrinsics_to_info(frame.intrinsics, frame.stamp_ns, CAMERA_FRAME))
         self._images.publish(frame_to_image(frame, CAMERA_FRAME))
 

@@ -12,8 +12,9 @@ from depai_robot.ports import BatteryReading
 from depai_robot.sim.scene import BatteryModel
 
 _SOC = (0.0, 0.02, 0.05, 0.10, 0.20, 0.40, 0.60, 0.80, 0.95, 0.99, 1.0)
-_CELL_V = (2.80, 3.00, 3.12, 3.20, 3.24, 3.28, 3.30, 3.32, 3.35, 3.40, 3.50)
-"""Typical open-circuit voltage of a LiFePO4 cell at 25 C, by state of charge: flat between 10 and 95 %."""
+_CELL_V = (2.80, 3.00, 3.12, 3.20, 3.24, 3.28, 3.30, 3.32, 3.35, 3.40, 3.55)
+"""Typical open-circuit voltage of a LiFePO4 cell at 25 C, by state of charge: flat between 10 and 95 %. Full is where
+a charger of 3.55 V a cell drives no current any more."""
 
 MILLIWH_PER_JOULE = 1000.0 / 3600.0
 

@@ -206,6 +206,7 @@ class AppWorld:
         self.socket = folder / "sim.sock"
         self.server = LinkServer(self.socket, self.pads, self.pads.lock)
         self.clockwork = PadsClockwork(self.pads, factor, self.server.push, step_ns=40_000_000)
+        self.charge: Any = None  # a ChargePart: then the wallet asks by itself
         self.stations: dict[str, StationProgram] = {}
         self._open: list[Any] = []
         for place, name in enumerate(stations):
@@ -251,6 +252,8 @@ class AppWorld:
             TeleportingDock(self.pads),
         )
         self._open.append(hardware)
+        if self.charge is not None:
+            parts.charge = self.charge
         self.wallet = WalletProgram(parts)
         parts.docking.wallet = self.wallet
         self.wallet.start()

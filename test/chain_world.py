@@ -61,10 +61,15 @@ def network_of(*urls: str, **changes) -> NetworkConfig:
     return NetworkConfig(**(values | changes))
 
 
-def start_chain(folder: Path, **options) -> AnvilProcess:
-    """anvil with our contracts; skips where there is no anvil."""
+def require_anvil() -> None:
+    """Skips where there is no anvil."""
     if find_anvil() is None:
         pytest.skip("anvil is absent: depai-robot setup chain, or set DEPAI_ANVIL to the program")
+
+
+def start_chain(folder: Path, **options) -> AnvilProcess:
+    """anvil with our contracts."""
+    require_anvil()
     anvil = start_anvil(folder, **options)
     try:
         place_contracts(anvil.url, ARTIFACTS)

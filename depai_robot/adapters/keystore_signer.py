@@ -11,9 +11,11 @@ from typing import Any
 
 from coincurve import PrivateKey
 
-from depai_robot.values.error import ConfigError
+from depai_robot.values.error import BugError, ConfigError
 from depai_robot.values.identity import Address, address_to_hex, public_key_to_address
 
+DIGEST_BYTES = SECRET_BYTES = 32
+KEYSTORE_BYTES_MAX = 65536
 LIGHT_SCRYPT_N = 16384
 """scrypt work factor for small boards: 0.03 s and 16 MiB instead of 0.5 s and 300 MiB."""
 
@@ -30,22 +32,7 @@ class KeystoreSigner:
     """
 
     def __init__(self, path: Path, password: str) -> None:
-        from eth_account import Account  # 0.4 s and 39 MiB that only key holders pay
-
-        _require_private(path)
-        try:
-            keystore = json.loads(path.read_text(encoding="utf-8"))
-            secret = bytes(Account.decrypt(keystore, password))
-        except OSError as error:
-            raise ConfigError(f"keystore {path}: {error.strerror}") from error
-        except ValueError as error:
-            word = "wrong password" if "MAC" in str(error) else "is not a keystore V3 file"
-            raise ConfigError(f"keystore {path}: {word}") from error
-        except (KeyError, TypeError, AttributeError, NotImplementedError) as error:
-            raise ConfigError(
-                f"keystore {path} is not a keystore V3 file: lacks or has a wrong {error}"
-            ) from error
-        self._key = PrivateKey(secret)
+        self._key = PrivateKey(_read_secret(path, password))
         self._public_key = bytes(self._key.public_key.format(compressed=False)[1:])
         self._address = public_key_to_address(self._public_key)
 
@@ -69,6 +56,8 @@ class KeystoreSigner:
 
     def sign(self, digest: bytes) -> bytes:
         """See ports.Signer."""
+        if len(digest) != DIGEST_BYTES:
+            raise BugError(f"a digest has {DIGEST_BYTES} bytes, got {len(digest)}")
         signature = bytes(self._key.sign_recoverable(digest, hasher=None))
         return signature[:64] + bytes([signature[64] + 27])
 
@@ -80,10 +69,13 @@ def write_keystore(path: Path, secret: bytes, password: str, *, light: bool = Tr
         The key's address.
 
     Raises:
-        ConfigError: the file exists or can't be written.
+        ConfigError: the file exists or can't be written, or the password is empty.
     """
     from eth_account import Account
 
+    if not password:
+        raise ConfigError(f"keystore {path}: expected a password, got none")
+    address = public_key_to_address(PrivateKey(secret).public_key.format(compressed=False))
     keystore = Account.encrypt(secret, password, kdf="scrypt", iterations=LIGHT_SCRYPT_N if light else None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,15 +87,44 @@ def write_keystore(path: Path, secret: bytes, password: str, *, light: bool = Tr
         raise ConfigError(f"keystore {path} exists: a key is never overwritten") from error
     except OSError as error:
         raise ConfigError(f"keystore {path}: {error.strerror}") from error
-    return public_key_to_address(PrivateKey(secret).public_key.format(compressed=False))
+    return address
 
 
-def _require_private(path: Path) -> None:
+def _read_secret(path: Path, password: str) -> bytes:
+    from eth_account import Account  # 0.4 s and 39 MiB that only key holders pay
+
+    text = _read_private(path)
     try:
-        mode = path.stat().st_mode
+        keystore = json.loads(text)
+        secret = bytes(Account.decrypt(keystore, password))
+        named = str(keystore.get("address", "")).lower().removeprefix("0x")
+    except ValueError as error:
+        word = "wrong password" if "MAC" in str(error) else "not a keystore V3 file"
+        # Neither the file's text nor the password may travel in a chained error.
+        raise ConfigError(f"keystore {path}: {word}") from None
+    except (KeyError, TypeError, AttributeError, NotImplementedError) as error:
+        raise ConfigError(f"keystore {path}: not a keystore V3 file: wrong or without {error}") from None
+    if len(secret) != SECRET_BYTES:
+        raise ConfigError(f"keystore {path}: holds {len(secret)} bytes, expected a key of {SECRET_BYTES}")
+    address = public_key_to_address(PrivateKey(secret).public_key.format(compressed=False))
+    if named and named != address.hex():
+        raise ConfigError(f"keystore {path}: says address 0x{named}, but its key has 0x{address.hex()}")
+    return secret
+
+
+def _read_private(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise ConfigError(f"keystore {path}: expected a file")
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise ConfigError(
+                    f"keystore {path} has mode {stat.S_IMODE(mode):04o}, expected 0600: others can read it"
+                )
+            data = file.read(KEYSTORE_BYTES_MAX + 1)
     except OSError as error:
         raise ConfigError(f"keystore {path}: {error.strerror}") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(
-            f"keystore {path} has mode {stat.S_IMODE(mode):04o}, expected 0600: others can read it"
-        )
+    if len(data) > KEYSTORE_BYTES_MAX:
+        raise ConfigError(f"keystore {path}: more than {KEYSTORE_BYTES_MAX} bytes, not a keystore V3 file")
+    return data.decode("utf-8", errors="replace")

@@ -174,6 +174,35 @@ def make_wallet_parts(
     return parts, hardware
 
 
+def make_station_parts(
+    folder: Path,
+    socket: Path,
+    settings: StationSettings,
+    make_broker: MakeBroker,
+    make_chain: MakeChain,
+    dishonest: str = "none",
+) -> tuple[StationParts, LinkStationHardware]:
+    """A station on simulated hardware."""
+    name = settings.station
+    hardware = LinkStationHardware(socket, name, 1)
+    cheat = make_cheat(dishonest, settings.network.chain_id)
+    meter = station_key(name, "meter")
+    parts = StationParts(
+        settings=settings,
+        identity=station_key(name, "identity"),
+        receiver=station_key(name, "receiver"),
+        meters={1: cheat.signer(meter) if cheat else meter},
+        journal=SqliteJournal(folder / f"station-{name}.sqlite", address_to_hex(settings.identity)),
+        broker=make_broker(f"station-{name}", settings.offer_topic),
+        chain=make_chain(station_key(name, "receiver")),
+        clock=hardware.clock,
+        connectors={1: cheat.hardware(hardware) if cheat else hardware},
+        folder=folder,
+        cheat=cheat,
+    )
+    return parts, hardware
+
+
 class AppWorld:
     """Pads, link, stations and, when wanted, the wallet."""
 
@@ -191,6 +220,7 @@ class AppWorld:
         dishonest: str = "none",
         station_changes: dict[str, dict[str, Any]] | None = None,
         robot_changes: dict[str, Any] | None = None,
+        start_stations: bool = True,
     ) -> None:
         self.folder, self.network = folder, network
         self._make_broker, self._make_chain = make_broker, make_chain
@@ -209,35 +239,18 @@ class AppWorld:
         self.charge: Any = None  # a ChargePart: then the wallet asks by itself
         self.stations: dict[str, StationProgram] = {}
         self._open: list[Any] = []
-        for place, name in enumerate(stations):
+        for place, name in enumerate(stations if start_stations else ()):
             changes = (station_changes or {}).get(name, {})
             self.start_station(name, place, dishonest if place == 0 else "none", changes)
         self.wallet: WalletProgram | None = None
 
     def start_station(self, name: str, place: int, dishonest: str, changes: dict[str, Any]) -> StationProgram:
-        hardware = LinkStationHardware(self.socket, name, 1)
-        self._open.append(hardware)
-        cheat = make_cheat(dishonest, self.network.chain_id)
-        identity = station_key(name, "identity")
         settings = station_settings(self.network, name, place, **changes)
-        meter = station_key(name, "meter")
-        program = StationProgram(
-            StationParts(
-                settings=settings,
-                identity=identity,
-                receiver=station_key(name, "receiver"),
-                meters={1: cheat.signer(meter) if cheat else meter},
-                journal=SqliteJournal(
-                    self.folder / f"station-{name}.sqlite", address_to_hex(identity.address)
-                ),
-                broker=self._make_broker(f"station-{name}", settings.offer_topic),
-                chain=self._make_chain(station_key(name, "receiver")),
-                clock=hardware.clock,
-                connectors={1: cheat.hardware(hardware) if cheat else hardware},
-                folder=self.folder,
-                cheat=cheat,
-            )
+        parts, hardware = make_station_parts(
+            self.folder, self.socket, settings, self._make_broker, self._make_chain, dishonest
         )
+        self._open.append(hardware)
+        program = StationProgram(parts)
         program.start()
         self.stations[name] = program
         return program

@@ -1,4 +1,4 @@
-"""The wallet as a process that SIGKILL ends after any journal row or any effect. Entry point of tests only."""
+"""Wallet and station as processes that SIGKILL ends after any journal row or any effect. Entry points of tests only."""
 
 import logging
 import os
@@ -6,16 +6,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from depai_robot.adapters.paho_broker import BrokerAddress, PahoBroker, Will
 from depai_robot.app.config import ChainPart, read_network
 from depai_robot.app.part import open_chain
+from depai_robot.app.station import StationProgram
 from depai_robot.app.wallet import WalletProgram
 from depai_robot.values.error import DepaiError
-from test.app_world import make_wallet_parts, robot_settings
+from test.app_world import make_station_parts, make_wallet_parts, robot_settings, station_settings
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Case:
     energy_milliwh: int
     kill_row: int = 0
     kill_effect: int = 0
+    station_changes: dict[str, Any] = field(default_factory=dict)
 
 
 def die() -> None:
@@ -112,6 +114,46 @@ class PipedDock:
         self._pipe.send(("undock", ""))
 
 
+def broker_maker(case: Case) -> Callable[[str, str | None], PahoBroker]:
+    def make_broker(client_id: str, will: str | None) -> PahoBroker:
+        return PahoBroker(
+            BrokerAddress("127.0.0.1", case.broker_port), client_id, will=Will(will) if will else None
+        )
+
+    return make_broker
+
+
+def run_station(case: Case, pipe: Any) -> None:
+    """Serves until the parent says so; then says what became of the session, or is killed."""
+    logging.basicConfig(filename=case.folder / "station.log", level=logging.INFO)
+    network = read_network(
+        ChainPart(network="development", rpc_urls=[case.rpc_url]), case.folder / "none.yaml"
+    )
+    parts, _ = make_station_parts(
+        case.folder,
+        case.socket,
+        station_settings(network.network(), case.station, **case.station_changes),
+        broker_maker(case),
+        lambda signer: open_chain(network, signer, case.folder),
+    )
+    parts.journal = MortalJournal(parts.journal, case.kill_row)
+    count = [0]
+    station = StationProgram(parts, wrap_perform=mortal(case.kill_effect, count))
+    station.start()
+    pipe.send(("serves", None))
+    pipe.recv()  # the robot has settled
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and station.failure is None:
+        session = station.state.sessions.get(case.session)
+        if session is not None and session.phase == "SETTLED":
+            break
+        time.sleep(0.005)
+    found = station.state.sessions.get(case.session)
+    said = None if found is None else (found.phase, found.channel.charged, found.delivered_milliwh)
+    station.stop()
+    pipe.send(("end", (parts.journal.length, count[0], said, str(station.failure or ""))))
+
+
 def run_wallet(case: Case, pipe: Any) -> None:
     """Runs until the session is settled; says (rows, effects, phase) to the parent, or is killed."""
     logging.basicConfig(filename=case.folder / "wallet.log", level=logging.INFO)
@@ -119,11 +161,7 @@ def run_wallet(case: Case, pipe: Any) -> None:
         ChainPart(network="development", rpc_urls=[case.rpc_url]), case.folder / "none.yaml"
     )
 
-    def make_broker(client_id: str, will: str | None) -> PahoBroker:
-        return PahoBroker(
-            BrokerAddress("127.0.0.1", case.broker_port), client_id, will=Will(will) if will else None
-        )
-
+    make_broker = broker_maker(case)
     settings = robot_settings(network.network(), (case.station,), case.robot)
     parts, _ = make_wallet_parts(
         case.folder,

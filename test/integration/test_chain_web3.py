@@ -173,11 +173,16 @@ NONSENSE = {
 }
 
 
-@pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE)
 @pytest.mark.parametrize(
-    "method", ["everything", "eth_getBlockByNumber", "eth_call", "eth_getTransactionReceipt"]
+    ("method", "what"),
+    [("everything", what) for what in NONSENSE]
+    + [
+        (method, what)
+        for method in ("eth_getBlockByNumber", "eth_call", "eth_getTransactionReceipt")
+        for what in ("null", "a number", "a short word")
+    ],
 )
-def test_nonsense_is_no_answer_and_the_next_endpoint_serves(world, endpoint, method, answer):
+def test_nonsense_is_no_answer_and_the_next_endpoint_serves(world, endpoint, method, what):
     party = funded(world)
     bad = endpoint(**{method: NONSENSE[what]})
     chain = Web3Chain(network_of(bad.url, world.anvil.url), party.receiver)

@@ -20,6 +20,10 @@ from depai_robot.values.geometry import STOP, DriveCommand, Pose2, wrap_angle_ra
 
 STEP_NS = 4_000_000
 NS_PER_S = 1_000_000_000
+SLIP_MEMORY_S = 0.2
+"""Time constant of momentary slip: a seam of the floor, not a fresh draw each step."""
+SERVO_RATE_PER_S = 10.0
+SERVO_WINDUP_RADPS = 0.5
 CONTACT_GAP_M = 0.006
 """Spring travel of the pads: nearer than this they touch."""
 
@@ -32,7 +36,7 @@ class Disturbance:
         latency_s: from a command to the wheels.
         slip_fraction: standard deviation of each wheel's lasting slip: what its encoder says and the floor does
             not get. 0.01 on each of two wheels 0.34 m apart bends the odometry by 2.4 degrees a metre.
-        slip_noise: standard deviation of each wheel's momentary speed error.
+        slip_noise: standard deviation of each wheel's momentary slip.
         odometry_fraction: standard deviation of the odometry's scale errors.
         odometry_noise: momentary, as a fraction of the speed.
         friction_min: least friction between wheels and floor; the seed draws from there to 1.
@@ -84,6 +88,8 @@ class World:
         self._random = np.random.default_rng([seed, 0x0B07])
         noise = self._disturbance
         self._slip = 1.0 + self._random.normal(0, noise.slip_fraction, 2)
+        self._slip_wander = np.zeros(2)
+        self._servo = np.zeros(2)
         self._odometry_scale = 1.0 + self._random.normal(0, noise.odometry_fraction, 2)
         self.start = start or world.start.pose()
         self.model: Any = mujoco.MjModel.from_xml_string(self._xml(textures))
@@ -129,7 +135,7 @@ class World:
         )
         wheel = "".join(
             f'<body name="{side}" pos="0 {sign * wheels.track_m / 2} {wheels.radius_m}">'
-            f'<joint name="wheel_{side}" type="hinge" axis="0 1 0" damping="0.02" armature="0.01"/>'
+            f'<joint name="wheel_{side}" type="hinge" axis="0 1 0" damping="0.02" armature="0.05"/>'
             f'<geom name="tyre_{side}" type="cylinder" size="{wheels.radius_m} 0.018" euler="1.5707963 0 0" mass="0.8" '
             f'friction="1.0 0.01 0.0005" priority="2" rgba=".1 .1 .1 1"/></body>'
             for side, sign in (("left", 1), ("right", -1))
@@ -143,7 +149,7 @@ class World:
         return f"""
 <mujoco model="depai">
   <compiler angle="radian" meshdir="{textures}" texturedir="{textures}"/>
-  <option timestep="{STEP_NS / NS_PER_S}" integrator="implicitfast" cone="elliptic"/>
+  <option timestep="{STEP_NS / NS_PER_S}" integrator="Euler" cone="elliptic"/>
   <visual>
     <global offwidth="{camera.width_px}" offheight="{camera.height_px}"/>
     <quality shadowsize="512" offsamples="0"/>
@@ -290,19 +296,27 @@ class World:
 
     def _drive(self) -> None:
         wheels = self.robot.wheels
-        noise = self._random.normal(0, 1, 2) * self._disturbance.slip_noise
+        keep = math.exp(-STEP_NS / NS_PER_S / SLIP_MEMORY_S)
+        fresh = self._random.normal(0, 1, 2) * self._disturbance.slip_noise
+        self._slip_wander = keep * self._slip_wander + math.sqrt(1 - keep * keep) * fresh
         turn = self._delayed.angular_radps * wheels.track_m / 2
         speeds = (
             np.array([self._delayed.linear_mps - turn, self._delayed.linear_mps + turn]) / wheels.radius_m
         )
-        self.data.ctrl[self._wheels] = speeds * self._slip * (1 + noise)
+        wanted = speeds * self._slip * (1 + self._slip_wander)
+        # A motor controller's integral part: without it the scrub of the tyres would eat a tenth of every turn.
+        # It forgets while standing, so that nothing creeps.
+        error = wanted - np.array([float(self.data.qvel[dof]) for dof in self._wheel_dofs])
+        limit = SERVO_WINDUP_RADPS if wanted.any() else 0.0
+        self._servo = np.clip(self._servo + SERVO_RATE_PER_S * STEP_NS / NS_PER_S * error, -limit, limit)
+        self.data.ctrl[self._wheels] = wanted + self._servo
 
     def _integrate_odometry(self) -> None:
         wheels, dt = self.robot.wheels, STEP_NS / NS_PER_S
         # An encoder counts what the wheel turned, slip included; the physics' wheel is what reached the floor.
         left, right = (
             float(self.data.qvel[dof]) * wheels.radius_m / float(slip)
-            for dof, slip in zip(self._wheel_dofs, self._slip, strict=True)
+            for dof, slip in zip(self._wheel_dofs, self._slip * (1 + self._slip_wander), strict=True)
         )
         noise = 1 + self._random.normal(0, 1, 2) * self._disturbance.odometry_noise
         linear = (left + right) / 2 * float(self._odometry_scale[0] * noise[0])

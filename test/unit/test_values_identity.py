@@ -39,7 +39,9 @@ def test_wrong_checksum_is_refused_and_named():
         address_from_hex(wrong)
 
 
-@pytest.mark.parametrize("text", ["", "0x", "0x" + "0" * 39, "0x" + "0" * 40 + "\n", "0X" + "0" * 40, None, 5])
+@pytest.mark.parametrize(
+    "text", ["", "0x", "0x" + "0" * 39, "0x" + "0" * 40 + "\n", "0X" + "0" * 40, None, 5]
+)
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(ConfigError):
         address_from_hex(text)

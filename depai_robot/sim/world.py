@@ -66,7 +66,7 @@ class World:
         start: overrides the world's start pose.
 
     Raises:
-        ConfigError: a dock's picture is missing.
+        ConfigError: a dock's picture is missing, or MuJoCo is not installed.
     """
 
     def __init__(
@@ -80,7 +80,12 @@ class World:
         disturbance: Disturbance | None = None,
         start: Pose2 | None = None,
     ) -> None:
-        import mujoco
+        try:
+            import mujoco
+        except ImportError as error:
+            raise ConfigError(
+                f"the simulator needs MuJoCo, got {error}: pip install 'depai_robot[sim]'"
+            ) from error
 
         self.robot, self.layout, self.dock = robot, world, dock
         self._mujoco = mujoco

@@ -1,6 +1,7 @@
 """The MuJoCo world: what a command does, what the odometry says of it, and where the pads touch."""
 
 import math
+import sys
 
 import pytest
 
@@ -163,3 +164,9 @@ def test_a_dock_without_its_picture_is_refused(tmp_path):
     whole = ideal()
     with pytest.raises(ConfigError, match=r"dock dock_near: marker_id 0 has no panel_0.png in .*got \[\]"):
         World(whole.robot, whole.layout, whole.dock, tmp_path)
+
+
+def test_without_mujoco_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    with pytest.raises(ConfigError, match=r"needs MuJoCo.*pip install 'depai_robot\[sim\]'"):
+        ideal()

@@ -229,7 +229,7 @@ class StationFile(_Part, frozen=True, kw_only=True):
         station: its id.
         zone: of the MQTT topics.
         name: for people.
-        folder: for journal, receipts and story.
+        folder: for journal and story.
         chain, broker, keys: see there.
         dock: id of its dock in the map.
         marker_id: of the tag on it.

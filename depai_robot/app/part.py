@@ -169,10 +169,15 @@ class KeyLock:
         os.close(self._file)
 
 
-def open_journal(path: Path, owner: Address) -> SqliteJournal:
-    """The journal of a key.
+def open_locked_journal(path: Path, owner: Address) -> tuple[KeyLock, SqliteJournal]:
+    """The journal of a key, and the lock on the key.
 
     Raises:
-        JournalError: held, damaged, of another key, or not writable.
+        JournalError: key or journal is held, or the journal is damaged, of another key, or not writable.
     """
-    return SqliteJournal(path, address_to_hex(owner))
+    lock = KeyLock(owner)
+    try:
+        return lock, SqliteJournal(path, address_to_hex(owner))
+    except JournalError:
+        lock.release()
+        raise

@@ -16,7 +16,7 @@ from depai_robot.app.part import (
     KeyLock,
     open_broker,
     open_chain,
-    open_journal,
+    open_locked_journal,
     open_signer,
     random_entropy,
 )
@@ -35,7 +35,7 @@ from depai_robot.charging.station_state import StationState
 from depai_robot.ports import Broker, Chain, Clock, Journal, Signer
 from depai_robot.sim.dishonest import Cheat, Hardware, make_cheat
 from depai_robot.sim.link_hardware import LinkStationHardware
-from depai_robot.values.error import ConfigError, DeviceError
+from depai_robot.values.error import ConfigError, DepaiError, DeviceError
 
 LOG = logging.getLogger(__name__)
 
@@ -100,13 +100,14 @@ def open_station(path: Path) -> StationParts:
         )
     chain = open_chain(network, receiver, path)
     broker = open_broker(file.broker, path, f"station-{file.station}", will_topic=settings.offer_topic)
-    link = resolve(path, file.link)
-    lock = KeyLock(identity.address)
     folder = resolve(path, file.folder)
-    journal = open_journal(folder / f"station-{file.station}.sqlite", identity.address)
-    hardware: dict[int, Hardware] = {
-        number: LinkStationHardware(link, file.station, number) for number in meters
-    }
+    lock, journal = open_locked_journal(folder / f"station-{file.station}.sqlite", identity.address)
+    try:
+        hardware = _connect_hardware(file.station, resolve(path, file.link), len(meters))
+    except DepaiError:
+        journal.close()
+        lock.release()
+        raise
     clock = hardware[1].clock
     if cheat is not None:
         hardware = {number: cheat.hardware(item) for number, item in hardware.items()}
@@ -125,6 +126,10 @@ def open_station(path: Path) -> StationParts:
         cheat=cheat,
         key_lock=lock,
     )
+
+
+def _connect_hardware(station_id: str, link: Path, count: int) -> dict[int, Hardware]:
+    return {number: LinkStationHardware(link, station_id, number) for number in range(1, count + 1)}
 
 
 def _settings(

@@ -21,7 +21,14 @@ from depai_robot.app.config import (
     read_wallet,
     resolve,
 )
-from depai_robot.app.part import KeyLock, open_broker, open_chain, open_journal, open_signer, random_entropy
+from depai_robot.app.part import (
+    KeyLock,
+    open_broker,
+    open_chain,
+    open_locked_journal,
+    open_signer,
+    random_entropy,
+)
 from depai_robot.app.performer import DockingLink, RobotBody
 from depai_robot.app.program import Program, WrapPerform, make_worker, state_codec
 from depai_robot.app.runner import Runner, Snapshots
@@ -126,8 +133,7 @@ def open_wallet(
     folder = resolve(path, file.folder)
     chain = open_chain(network, payer, path)
     broker = open_broker(file.broker, path, f"robot-{file.robot}")
-    lock = KeyLock(voucher.address)
-    journal = open_journal(folder / "wallet.sqlite", voucher.address)
+    lock, journal = open_locked_journal(folder / "wallet.sqlite", voucher.address)
     return WalletParts(
         settings=settings,
         identity=identity,

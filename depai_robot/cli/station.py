@@ -40,11 +40,10 @@ def run(config: Path, *, verbose: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stopping.set())
     program = StationProgram(open_station(config))
-    program.start()
-    click.echo(
-        f"station {program.state.settings.station} serves (journal folded in {program.runner.recovery_s:.3f} s)"
-    )
     try:
+        program.start()
+        name, folded_s = program.state.settings.station, program.runner.recovery_s
+        click.echo(f"station {name} serves (journal folded in {folded_s:.3f} s)")
         while not stopping.wait(0.2):
             if program.failure is not None:
                 raise program.failure

@@ -12,7 +12,7 @@ import vyper
 
 HERE = Path(__file__).parent
 ARTIFACTS = HERE / "artifacts"
-NAMES = ("settlement", "collector", "usdc")
+NAMES = ("settlement", "collector", "usdc", "multicall3")
 
 
 def compile_contract(name: str) -> str:

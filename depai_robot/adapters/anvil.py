@@ -34,6 +34,8 @@ WEI_PER_ETHER = 10**18
 
 DEVELOPMENT_USDC = Address(keccak256(b"depai development USDC")[12:])
 """Where the development token is placed. No public token lives there."""
+MULTICALL3 = Address(bytes.fromhex("cA11bde05977b3631167028862bE2a173976CA11"))
+"""The same on every chain; x402 facilitators read several values at once through it. Source: Multicall3."""
 
 
 def _binary_below(prefix: Path) -> Path:
@@ -252,6 +254,7 @@ def place_contracts(url: str, artifacts: Path) -> None:
         ("settlement", SETTLEMENT),
         ("collector", DEPOSIT_COLLECTOR),
         ("usdc", DEVELOPMENT_USDC),
+        ("multicall3", MULTICALL3),
     ):
         code = read_artifact(artifacts, name)["bytecode_runtime"]
         call_rpc(url, "anvil_setCode", [address_to_hex(address), code])

@@ -59,7 +59,7 @@ def claim_tuples(rows):
 # --- what is shipped -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["settlement", "collector", "usdc"])
+@pytest.mark.parametrize("name", ["settlement", "collector", "usdc", "multicall3"])
 def test_shipped_artifacts_are_what_the_sources_compile_to(name):
     pytest.importorskip("vyper", reason="vyper is absent: pip install 'depai_robot[test]'")
     from contracts.compile import compile_contract

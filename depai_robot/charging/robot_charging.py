@@ -316,8 +316,10 @@ def refuse_voucher(turn: RobotTurn, need: Need, ceiling: int) -> tuple[str, str]
             f"asked {ahead} ahead of reconciled energy, a tranche is {tranche_price_atomic(terms)}",
             CHEATED,
         )
-    if ceiling > money.escrow:
-        return f"asked a ceiling of {ceiling}, confirmed escrow is {money.escrow}", FAILED
+    # What went back already is no escrow any more, even while charging: the ledger would refuse the signature.
+    held = min(money.escrow, money.balance)
+    if ceiling > held:
+        return f"asked a ceiling of {ceiling}, confirmed escrow is {held}", FAILED
     disagrees = turn.head_disagrees()
     if disagrees:
         return disagrees, ""

@@ -114,7 +114,7 @@ def request_refund(turn: RobotTurn, charged_atomic: int | None = None) -> None:
         return
     agreement = session.contract()
     owed = owed_atomic(turn)
-    ceiling = min(owed if charged_atomic is None else charged_atomic, money.escrow)
+    ceiling = min(owed if charged_atomic is None else charged_atomic, money.escrow, money.balance)
     # Above the highest ceiling only for idle fees or a lost last statement, and above the policy never.
     if ceiling > money.signed and ceiling <= turn.settings.policy.session_max_atomic:
         turn.record_signature(ceiling)

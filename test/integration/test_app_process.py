@@ -91,7 +91,12 @@ def site(tmp_path_factory):
                 "dock": f"dock-{STATION}",
                 "pose": {"x_m": 2.0, "y_m": 0.0, "yaw_rad": 0.0},
                 "meters": [{"serial": "M-1", "key": keys["meter"]}],
-                "settings": {"tranche_milliwh": 600, "report_interval_ms": 1000, "voucher_timeout_ms": 6000},
+                "settings": {
+                    "power_max_w": 100,
+                    "tranche_milliwh": 600,
+                    "report_interval_ms": 1000,
+                    "voucher_timeout_ms": 20_000,
+                },
             },
         )
         policy = make_policy(ROBOT, (STATION,))
@@ -108,8 +113,8 @@ def site(tmp_path_factory):
                 },
                 "owner": address_to_hex(OWNER.address),
                 "policy": "policy.json",
-                "charge": {"below_permille": 0, "energy_milliwh": 2000},
-                "settings": {"reading_age_max_ms": 10_000, "meter_slack_ms": 30_000, "retry_ms": 5000},
+                "charge": {"below_permille": 0, "energy_milliwh": 800},
+                "settings": {"reading_age_max_ms": 10_000, "meter_slack_ms": 300_000, "retry_ms": 5000},
             },
         )
         yield folder, pads

@@ -81,8 +81,14 @@ class NetworkConfig:
     fee_max_wei: int = 10**16
 
     def __post_init__(self) -> None:
-        if not self.rpc_urls or not all(url.startswith(("http://", "https://")) for url in self.rpc_urls):
-            raise ConfigError(f"rpc_urls must be http(s) addresses, at least one, got {len(self.rpc_urls)}")
+        if not self.rpc_urls:
+            raise ConfigError("rpc_urls names no RPC endpoint, expected at least one http(s) address")
+        for url in self.rpc_urls:
+            # An address may hold an access key: only its scheme is shown.
+            if not url.startswith(("http://", "https://")):
+                raise ConfigError(
+                    f"rpc_urls must be http(s) addresses, one is {url.partition(':')[0][:16]}:..."
+                )
         for name in ("settlement_code_hash", "collector_code_hash"):
             if len(getattr(self, name)) != 32:
                 raise ConfigError(f"{name} must be pinned: 32 bytes of keccak-256 of the contract's code")

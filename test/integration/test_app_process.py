@@ -222,7 +222,7 @@ def test_a_policy_that_the_owner_did_not_sign_is_refused(site, tmp_path) -> None
     [
         ({"station": "no good"}, "station must be 1 to 64 of"),
         ({"link": "nowhere.sock"}, "finds no simulation at"),
-        ({"chain": {"network": "base"}}, "is not pinned"),
+        ({"chain": {"network": "base"}}, "rpc_urls names no RPC endpoint"),
         ({"broker": {"port": 1}}, "no MQTT broker answers at 127.0.0.1:1"),
         ({"settings": {"tranche_milliwh": 1}}, "tranche_milliwh 1 must hold"),
     ],

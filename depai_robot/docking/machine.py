@@ -24,7 +24,7 @@ from depai_robot.docking.fact import (
     UndockAsked,
 )
 from depai_robot.docking.law import drive_to_pose
-from depai_robot.docking.phase import DRIVING, MOVES, Phase
+from depai_robot.docking.phase import BUMPED, DRIVING, MOVES, Phase
 from depai_robot.docking.setting import DockingSettings
 from depai_robot.values.error import BugError
 from depai_robot.values.geometry import STOP, DriveCommand, Pose2, wrap_angle_rad
@@ -154,8 +154,9 @@ def _stop(state: State, fact: StopAsked) -> State:
 
 
 def _begin(state: State, fact: DockAsked, settings: DockingSettings) -> State:
-    if state.phase not in (P.IDLE, P.FAILED):
-        return state
+    base = state.base_in_odom
+    if state.phase not in (P.IDLE, P.FAILED) or base is None:
+        return state  # busy, or nothing says yet where the robot is
     asked = replace(
         state,
         dock=fact.dock,
@@ -167,18 +168,12 @@ def _begin(state: State, fact: DockAsked, settings: DockingSettings) -> State:
         attempt=1,
         turned_rad=0.0,
     )
-    base = state.base_in_odom
-    if state.touching and base is not None:
-        # Started, or stopped, on a dock. If it is where the asked one should be, it is taken for that: the
-        # station proves by its nonce whether it is.
-        expected_in_base = base.inverse().compose(fact.expected_in_odom)
-        if _beside_m(expected_in_base, settings) < settings.gate_m:
-            moved = _move(asked, "in contact already", P.TOUCHING, fact.stamp_ns)
-            return replace(moved, origin=base)
-    near_asked = base is not None and (
-        _beside_m(base.inverse().compose(fact.expected_in_odom), settings) < 2 * settings.clear_m
-    )
-    if near_asked or not _is_clear(state, settings):
+    expected_in_base = base.inverse().compose(fact.expected_in_odom)
+    if state.touching and _beside_m(expected_in_base, settings) < settings.gate_m:
+        # Started, or stopped, on a dock. It is where the asked one should be, so it is taken for that: the station
+        # proves by its nonce whether it is.
+        return replace(_move(asked, "in contact already", P.TOUCHING, fact.stamp_ns), origin=base)
+    if _beside_m(expected_in_base, settings) < 2 * settings.clear_m or not _is_clear(state, settings):
         return replace(_back_off(asked, "too near a dock", fact.stamp_ns), attempt=0)
     return _move(asked, "dock asked", P.TRAVELLING, fact.stamp_ns)
 
@@ -197,6 +192,8 @@ def _touch(state: State, fact: ContactChanged) -> State:
         state = replace(state, touching=fact.touching, touch_ns=fact.stamp_ns)
     if fact.touching and state.phase is P.APPROACHING:
         return replace(_move(state, "contact", P.TOUCHING, fact.stamp_ns), origin=state.base_in_odom)
+    if fact.touching and state.phase in (P.TRAVELLING, P.SEARCHING, P.STAGING):
+        return _back_off(state, BUMPED, fact.stamp_ns)
     return state
 
 
@@ -463,6 +460,7 @@ def _retreat(
     near = (
         state.touching
         or state.attempt == 0
+        or state.reason == BUMPED
         or _beside_m(dock_in_base, settings) < settings.clear_m + settings.back_off_m
     )
     seconds = (now - state.phase_ns) / NS_PER_S

@@ -22,6 +22,7 @@ class Phase(str, Enum):
 P = Phase
 DRIVING = frozenset({P.TRAVELLING, P.SEARCHING, P.STAGING, P.APPROACHING, P.TOUCHING, P.RETRYING})
 """On the way to a dock."""
+BUMPED = "touched on the way"
 MOVES: tuple[tuple[Phase, str, Phase], ...] = (
     *(
         move
@@ -38,6 +39,7 @@ MOVES: tuple[tuple[Phase, str, Phase], ...] = (
     (P.TRAVELLING, "too slow", P.RETRYING),
     (P.SEARCHING, "dock seen", P.STAGING),
     (P.SEARCHING, "not found", P.RETRYING),
+    *((phase, BUMPED, P.RETRYING) for phase in (P.TRAVELLING, P.SEARCHING, P.STAGING)),
     (P.STAGING, "in front of the dock", P.APPROACHING),
     (P.STAGING, "sight lost", P.RETRYING),
     (P.STAGING, "too near", P.RETRYING),

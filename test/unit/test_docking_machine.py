@@ -258,6 +258,16 @@ def test_near_one_dock_it_backs_off_before_it_goes_to_another(touching):
     assert floor.state.attempt == 1
 
 
+@pytest.mark.parametrize("phase", [Phase.TRAVELLING, Phase.SEARCHING, Phase.STAGING])
+def test_touching_something_on_the_way_backs_off(phase):
+    state, _ = step(in_phase(phase), ContactChanged(S // 50, touching=True), SETTINGS)
+    assert (state.phase, state.reason) == (Phase.RETRYING, "touched on the way")
+    state, _ = step(state, ContactChanged(S // 25, touching=False), SETTINGS)
+    for i in range(3, 60):
+        state, command = step(state, OdometryRead(i * S // 50, Pose2(-0.003 * i, 0.0, 0.0)), SETTINGS)
+        assert (state.phase, command.linear_mps) == (Phase.RETRYING, -SETTINGS.reverse_mps)
+
+
 def test_undocking_that_does_not_get_clear_fails():
     state = in_phase(Phase.DOCKED, touching=True, dock_in_odom=Pose2(CONTACT_M, 0.0, 0.0))
     state, _ = step(state, UndockAsked(0), SETTINGS)
@@ -289,6 +299,12 @@ def test_odometry_that_comes_late_is_passed_over():
     state = in_phase(Phase.STAGING, history=((S, HERE),))
     assert step(state, OdometryRead(S, HERE), SETTINGS) == (state, None)
     assert step(state, OdometryRead(S - S // 10, HERE), SETTINGS) == (state, None)
+
+
+def test_before_any_odometry_no_dock_is_asked_for():
+    for touching in (False, True):
+        state = State(touching=touching)
+        assert step(state, DockAsked(0, "dock_a", Pose2(2.0, 0.0, 0.0)), SETTINGS) == (state, None)
 
 
 # --- table and settings ---------------------------------------------------------------------------------------

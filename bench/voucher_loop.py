@@ -97,14 +97,17 @@ class Site:
             self.broker.stop()
 
 
-def stamp_arrivals(wallet: WalletProgram, kind: type, stamps: list[float]) -> None:
-    """Notes when a message of that kind enters the wallet, on the broker's thread."""
+def stamp_arrivals(wallet: WalletProgram, kind: type, stamps: dict[str, float]) -> None:
+    """Notes when each message of that kind first enters the wallet, on the broker's thread."""
     receive = wallet.inbox.receive
 
     def noted(topic: str, payload: bytes) -> None:
         now = time.perf_counter()
-        if payload and isinstance(open_token(payload.decode()).body, kind):
-            stamps.append(now)
+        if payload:
+            draft = open_token(payload.decode())
+            if isinstance(draft.body, kind):
+                # Ids are unique for their sender only, and every station is a sender of quotes.
+                stamps.setdefault(draft.id if kind is NeedVoucher else payload.decode(), now)
         receive(topic, payload)
 
     wallet.inbox.receive = noted  # type: ignore[method-assign]
@@ -118,11 +121,12 @@ def ceiling(state: Any) -> int:
 def _serve(folder: Path, pipe: Any) -> None:
     """The other process of the voucher loop: world, station, chain. Says when ceilings were raised."""
     site = Site(folder, factor=FACTOR, station_changes={"a": LOOP_STATION})
-    accepted: list[float] = []
+    accepted: dict[str, float] = {}
 
     def note(_fact: Any, before: Any, after: Any, _effects: Any) -> None:
         if ceiling(after) > ceiling(before) > 0:
-            accepted.append(time.perf_counter())
+            now = time.perf_counter()
+            accepted.update({s.need.letter: now for s in before.sessions.values() if s.need is not None})
 
     station_program = site.world.stations["a"]
     station_program.runner.observe(note)
@@ -159,7 +163,7 @@ def measure_loop() -> dict[str, Any]:
         client.register("chain")
         client.connect()
         network = read_network(ChainPart(network="development"), folder / "none.yaml").network()
-        arrived: list[float] = []
+        arrived: dict[str, float] = {}
         parts, hardware = make_wallet_parts(
             folder,
             socket,
@@ -181,24 +185,7 @@ def measure_loop() -> dict[str, Any]:
         accepted = ours.recv()
         ours.send("end")
         process.join(10)
-        count = min(len(arrived), len(accepted))
-        return percentiles(
-            [1000 * (b - a) for a, b in zip(arrived[:count], accepted[:count], strict=True) if b > a]
-        )
-
-
-def _start_stamped(site: Site, kind: type, stamps: list[float]) -> WalletProgram:
-    original = WalletProgram.start
-
-    def start(self: WalletProgram) -> None:
-        stamp_arrivals(self, kind, stamps)
-        original(self)
-
-    WalletProgram.start = start  # type: ignore[method-assign]
-    try:
-        return site.world.start_wallet()
-    finally:
-        WalletProgram.start = original  # type: ignore[method-assign]
+        return percentiles([1000 * (accepted[key] - at) for key, at in arrived.items() if key in accepted])
 
 
 class RemoteDock:
@@ -252,7 +239,7 @@ def measure_agreement(answers: int) -> float:
         site = Site(Path(name), stations=("none",), start_stations=False, factor=1.0)
         exchange = MemoryExchange()
         names = tuple(f"q{number}" for number in range(answers))
-        quotes: list[float] = []
+        quotes: dict[str, float] = {}
         sent: list[float] = []
 
         def connect(client_id: str, _will: str | None) -> Any:
@@ -287,7 +274,7 @@ def measure_agreement(answers: int) -> float:
             assert len(quotes) == answers
             wallet.stop()
             hardware.close()
-            return round(1000 * (sent[0] - quotes[-1]), 2)
+            return round(1000 * (sent[0] - max(quotes.values())), 2)
         finally:
             exchange.close()
             site.close()

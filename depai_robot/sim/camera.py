@@ -95,6 +95,7 @@ class SimulatedCamera:
             (mount.width_px - 1) / 2,
             (mount.height_px - 1) / 2,
         )
+        self._closed = False
         self._renderer: Any = None
         if backend == "rays":
             self._rays = _Rays(world, self.intrinsics)
@@ -106,6 +107,8 @@ class SimulatedCamera:
 
     def read(self) -> Frame:
         """See ports.Camera."""
+        if self._closed:
+            raise DeviceFailedError("the simulated camera is closed")
         if self._renderer is None:
             image = self._rays.render()
         else:
@@ -115,6 +118,7 @@ class SimulatedCamera:
 
     def close(self) -> None:
         """Frees the GL context."""
+        self._closed = True
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
@@ -146,28 +150,25 @@ class _Rays:
             ]
         )
         self._faces = [
-            (i, *self._picture(i))
+            (i, self._picture(i))
             for i in range(model.ngeom)
             if model.geom_type[i] == mujoco.mjtGeom.mjGEOM_MESH
         ]
         self._floor = model.geom("floor").id
 
-    def _picture(self, geom: int) -> tuple[NDArray[np.uint8], float, float]:
-        """Pixels of a face and its half sizes."""
+    def _picture(self, geom: int) -> NDArray[np.uint8]:
+        """(H, W, 3) pixels of a face, upright."""
         model = self._world.model
-        material = model.geom_matid[geom]
-        texture = model.mat_texid[material][self._mujoco.mjtTextureRole.mjTEXROLE_RGB]
+        texture = model.mat_texid[model.geom_matid[geom]][self._mujoco.mjtTextureRole.mjTEXROLE_RGB]
         width, height = model.tex_width[texture], model.tex_height[texture]
         channels = model.tex_nchannel[texture]
         begin = model.tex_adr[texture]
         pixels = model.tex_data[begin : begin + width * height * channels].reshape(height, width, channels)
-        mesh = model.geom_dataid[geom]
-        vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
-        # The compiler centres and turns a mesh into its own axes: take half sizes from the original corners.
-        extents = np.sort(np.ptp(vertices, axis=0))[::-1]
-        return pixels[..., :3], float(extents[0] / 2), float(extents[1] / 2)
+        upright: NDArray[np.uint8] = pixels[..., :3]
+        return upright
 
     def render(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB of the full size."""
         model, data, mujoco = self._world.model, self._world.data, self._mujoco
         camera = model.camera("eye").id
         origin = np.array(data.cam_xpos[camera])
@@ -192,7 +193,7 @@ class _Rays:
         colours[on_floor] = np.where((checks % 2 == 0)[:, None], [0.52, 0.50, 0.47], [0.44, 0.43, 0.41])
         # Light falls off with distance a little, so that edges of equal colour are seen.
         image = colours * (0.95 - 0.03 * np.clip(distances, 0, 10))[:, None] * 255.0
-        for geom, pixels, _, _ in self._faces:
+        for geom, pixels in self._faces:
             self._paint(image, points, geoms, geom, pixels)
         out = np.clip(image, 0, 255).astype(np.uint8).reshape(self._height, self._width, 3)
         return out.repeat(RAYS_SHRINK, axis=0).repeat(RAYS_SHRINK, axis=1)

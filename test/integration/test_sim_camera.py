@@ -62,6 +62,13 @@ def test_rays_are_the_same_each_time_and_stamped():
     assert (one.intrinsics.cx_px, one.intrinsics.cy_px) == (319.5, 239.5)
 
 
+def test_a_closed_camera_says_so():
+    camera = SimulatedCamera(make_world(), "rays")
+    camera.close()
+    with pytest.raises(DeviceFailedError, match="camera is closed"):
+        camera.read()
+
+
 # --- choice ---------------------------------------------------------------------------------------------------
 
 

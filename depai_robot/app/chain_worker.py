@@ -110,6 +110,14 @@ class ChainWorker:
         self._thread.join(10.0)
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BugError as error:
+            LOG.warning(
+                "chain worker ends: %s", error
+            )  # most often the runner has stopped: nobody takes facts
+
+    def _serve(self) -> None:
         while True:
             try:
                 effect = self._queue.get(timeout=CHAIN_POLL_S if self._watched else None)
@@ -133,6 +141,14 @@ class ChainWorker:
                 time.sleep(CHAIN_POLL_S * number)
             except ChainError as error:
                 self._fail(effect.purpose, error, final=True)
+                return
+            except BugError:
+                raise
+            except Exception as error:
+                # A library's surprise must not end the only thread that can settle; unknown is not failed.
+                LOG.exception("%s", effect.purpose)
+                surprise = RetryableChainError(f"{type(error).__name__}: {error}")
+                self._fail(effect.purpose, surprise, final=False)
                 return
             else:
                 return
@@ -179,7 +195,9 @@ class ChainWorker:
             effect = watched.effect
             try:
                 outcome = self._chain.outcome(effect.tx_hash, effect.confirmations)
-            except ChainError as error:
+            except BugError:
+                raise
+            except Exception as error:  # noqa: BLE001 (as above: it is looked at again)
                 LOG.info("%s: %s", purpose, error)
                 continue
             if outcome.status is TransactionStatus.CONFIRMED:

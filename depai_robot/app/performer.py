@@ -4,6 +4,7 @@ Signing and publishing are quick and happen on the runner's thread. The chain bl
 (:mod:`chain_worker`). What a role does not have (a robot has no contactor, a station no docking) is a bug when asked.
 """
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -176,7 +177,8 @@ class Performer:
                 except DeviceError:
                     continue
                 if nonce is not None:
-                    self._post(ProbeRead(self._now(), nonce))
+                    with contextlib.suppress(BugError):  # the runner has stopped
+                        self._post(ProbeRead(self._now(), nonce))
                     return
 
         self._probe = threading.Thread(target=watch, name="probe", daemon=True)

@@ -332,6 +332,10 @@ class Demo:
         lost = receipt.claimed_atomic - fair
         evidence = sorted(path.name for path in self.plan.folder.glob("evidence-*.json"))
         silent = self.plan.dishonest == "vanish"
+        # Where charging ends exactly at the last ceiling, an over-claim has nothing to claim.
+        nothing_to_take = (
+            self.plan.dishonest == "over-claim" and receipt.ceiling_atomic == receipt.owed_atomic
+        )
         # What can't hold against this cheat is what it cheats about; everything else must.
         excused = {"claimed is not above what is owed"}
         if self.plan.dishonest in ("over-meter", "no-power"):
@@ -343,9 +347,15 @@ class Demo:
                 lost <= tranche + band,
                 f"{lost} atomic units above what was fair, at most {tranche} + {band}",
             ),
-            Check("the cheat was noticed", bool(receipt.fault), receipt.fault or "nothing"),
             Check(
-                "the evidence is kept", bool(evidence) or silent, ", ".join(evidence) or "silence leaves none"
+                "the cheat was noticed",
+                bool(receipt.fault) or nothing_to_take,
+                receipt.fault or "nothing to take",
+            ),
+            Check(
+                "the evidence is kept",
+                bool(evidence) or silent or nothing_to_take,
+                ", ".join(evidence) or "silence leaves none",
             ),
         ]
 

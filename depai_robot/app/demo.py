@@ -3,8 +3,6 @@
 Makes the files of a run in its folder, starts everything on loopback, waits for the receipt and audits it.
 """
 
-import json
-import math
 import os
 import tempfile
 import time
@@ -16,10 +14,11 @@ from typing import Any
 import yaml
 
 from depai_robot.adapters.anvil import AnvilProcess, call_rpc, fund, place_contracts, start_anvil
-from depai_robot.adapters.broker_process import BrokerProcess, Kind, start_broker
+from depai_robot.adapters.broker_process import BrokerProcess, start_broker
 from depai_robot.adapters.web3_chain import NetworkConfig, Web3Chain
 from depai_robot.app.audit import Check, audit, read_facts, write_checks, write_statements
 from depai_robot.app.config import NetworkFile, read_yaml
+from depai_robot.app.demo_plan import DemoPlan, StationPlan, make_world, plan_stations
 from depai_robot.app.resource import resource_path
 from depai_robot.app.story import StoryTail, StoryWriter
 from depai_robot.app.supervisor import Supervisor
@@ -27,7 +26,7 @@ from depai_robot.payment.policy import SpendPolicy, format_policy, policy_digest
 from depai_robot.payment.receipt import Receipt, parse_receipt
 from depai_robot.sim.key import DevelopmentSigner
 from depai_robot.sim.scene import parse_world
-from depai_robot.values.error import ConfigError, DeviceFailedError, DeviceTimeoutError
+from depai_robot.values.error import DeviceFailedError, DeviceTimeoutError
 from depai_robot.values.identity import address_from_hex, address_to_hex
 from depai_robot.values.money import cost_atomic
 
@@ -42,55 +41,6 @@ METER_BAND_MILLIWH = 400
 TRANCHE_MILLIWH = 500
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class StationPlan:
-    """One station of the demo.
-
-    Attributes:
-        id: of the station.
-        name: for people.
-        dock: in the world.
-        price_atomic_per_kwh: asked.
-        start_fee_atomic: asked.
-        serves: whether it serves our robot.
-        dishonest: how it cheats.
-    """
-
-    id: str
-    name: str
-    dock: str
-    price_atomic_per_kwh: int
-    start_fee_atomic: int
-    serves: bool = True
-    dishonest: str = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class DemoPlan:
-    """What is asked of the demo.
-
-    Attributes:
-        folder: of the run.
-        seed: of everything random.
-        stations: how many.
-        dishonest: how the best station cheats.
-        speed_driving, speed_docked: simulated seconds a second, at most.
-        broker: which.
-        camera: which backend.
-        energy_milliwh: to buy.
-    """
-
-    folder: Path
-    seed: int = 1
-    stations: int = 3
-    dishonest: str = "none"
-    speed_driving: float = 4.0
-    speed_docked: float = 8.0
-    broker: Kind = "auto"
-    camera: str = "auto"
-    energy_milliwh: int = 10_500
 
 
 @dataclass(slots=True)
@@ -111,58 +61,6 @@ class Outcome:
     def ok(self) -> bool:
         """Whether every check passed."""
         return bool(self.checks) and all(check.ok for check in self.checks)
-
-
-def make_world(plan: DemoPlan) -> dict[str, Any]:
-    """The world file: the package's own for three stations, else docks along the walls."""
-    world: dict[str, Any] = yaml.safe_load(resource_path("config", "world.yaml").read_text(encoding="utf-8"))
-    if plan.stations == len(world["docks"]):
-        return world
-    room = world["room"]
-    width, depth = room["x_max_m"] - room["x_min_m"], room["y_max_m"] - room["y_min_m"]
-    per_wall = math.ceil(plan.stations / 4)
-    if per_wall * 1.4 > min(width, depth):
-        raise ConfigError(
-            f"--stations {plan.stations}: this room holds at most {4 * int(min(width, depth) / 1.4)}"
-        )
-    docks = []
-    for number in range(plan.stations):
-        wall, place = number % 4, number // 4
-        along = (place + 0.5) / per_wall - 0.5
-        x, y, yaw = (
-            (room["x_max_m"] - 0.35, along * depth * 0.7, 0.0),
-            (along * width * 0.7 + 0.4, room["y_min_m"] + 0.35, -math.pi / 2),
-            (along * width * 0.7 + 0.4, room["y_max_m"] - 0.35, math.pi / 2),
-            (room["x_min_m"] + 0.35, along * depth * 0.7, math.pi),
-        )[wall]
-        docks.append(
-            {
-                "id": f"dock_{number}",
-                "marker_id": number % 5,
-                "x_m": round(x, 3),
-                "y_m": round(y, 3),
-                "yaw_rad": round(min(6.2, yaw), 4),
-            }
-        )
-    return {**world, "docks": docks}
-
-
-def plan_stations(plan: DemoPlan, docks: list[str]) -> list[StationPlan]:
-    """One cheap and far, one dear and near, one that refuses; further ones dearer still. The cheapest may cheat."""
-    if len(docks) == 3:
-        by_role = {"near": docks[0], "far": docks[1], "shut": docks[2]}
-    else:
-        by_role = dict(zip(("far", "near", "shut"), docks, strict=False))
-    made = [
-        StationPlan("st-far", "Cheap and far", by_role["far"], 380_000, 1500, dishonest=plan.dishonest),
-    ]
-    if "near" in by_role:
-        made.append(StationPlan("st-near", "Dear and near", by_role["near"], 620_000, 3000))
-    if "shut" in by_role:
-        made.append(StationPlan("st-shut", "Members only", by_role["shut"], 250_000, 1000, serves=False))
-    for number, dock in enumerate(docks[3:], start=4):
-        made.append(StationPlan(f"st-{number}", f"Station {number}", dock, 420_000 + 20_000 * number, 2000))
-    return made
 
 
 class Demo:
@@ -547,12 +445,3 @@ class Demo:
         raise DeviceTimeoutError(
             f"no {', '.join(missing)} in {timeout_s:.0f} s; see {self.plan.folder / 'logs'}"
         )
-
-
-def describe(plan: DemoPlan) -> str:
-    """The plan as JSON, kept in the run's folder."""
-    values = {
-        name: getattr(plan, name)
-        for name in ("seed", "stations", "dishonest", "speed_driving", "speed_docked")
-    }
-    return json.dumps(values, indent=2) + "\n"

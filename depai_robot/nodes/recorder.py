@@ -1,48 +1,87 @@
 """Recorder node: chosen topics into ``run.mcap``, which Foxglove opens.
 
-Messages are stored as the middleware serialises them (CDR) with their ROS definitions, profile ``ros2``. Images are
-thinned. The file is finished on SIGTERM and SIGINT; one cut short by a crash is still readable up to its last chunk.
+Messages are stored as the middleware serialised them (CDR) with their ROS definitions, profile ``ros2``. Images are
+thinned and kept as JPEG. The file is finished on SIGTERM and SIGINT; of one cut short by a crash everything up to its
+last chunk can still be read. The recorder only listens: nothing depends on it, and it stops at a size limit.
+
+Source: MCAP specification and its registry of well-known profiles (mcap.dev).
 """
 
 import contextlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import cv2
+import numpy as np
 from ament_index_python.packages import get_package_prefix
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped, Twist
+from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from mcap.well_known import MessageEncoding, Profile, SchemaEncoding
 from mcap.writer import CompressionType, Writer
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
-from rclpy.serialization import serialize_message
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from rclpy.serialization import deserialize_message, serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import BatteryState, CameraInfo, CompressedImage, Image
 from std_msgs.msg import Bool, String
 
 from depai_robot.nodes.process import run
-from depai_robot.nodes.quality import LATCHED, STATE, image_quality
-from depai_robot.values.error import ConfigError
+from depai_robot.nodes.quality import LATCHED, image_quality
+from depai_robot.values.error import ConfigError, DeviceFailedError
 
-IMAGE_PERIOD_NS = 500_000_000
 CLOCK_PERIOD_NS = 100_000_000
+INFO_PERIOD_NS = 500_000_000
 JPEG_QUALITY = 80
+CHUNK_BYTES = 128 * 1024
+"""What a crash may cost; the file is flushed with every chunk's worth or every ``FLUSH_PERIOD_S``."""
+FLUSH_PERIOD_S = 2.0
 SEPARATOR = "=" * 80
+EVERY = QoSProfile(depth=100, reliability=QoSReliabilityPolicy.RELIABLE)
+"""Deep enough for what comes while a picture is compressed or the disk is slow."""
+CLOCK = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+"""As rclpy itself listens to it: whoever publishes, reliable or not, is heard."""
 
-TOPICS: tuple[tuple[str, Any, QoSProfile], ...] = (
-    ("odom", Odometry, STATE),
-    ("cmd_vel", Twist, STATE),
-    ("battery_state", BatteryState, STATE),
-    ("charging_contact", Bool, LATCHED),
-    ("detected_dock_pose", PoseStamped, STATE),
-    ("camera/camera_info", CameraInfo, STATE),
-    ("docking/command", String, LATCHED),
-    ("docking/state", String, LATCHED),
-    ("wallet/phase", String, LATCHED),
-    ("/diagnostics", DiagnosticArray, STATE),
-)
+
+@dataclass(frozen=True, slots=True)
+class RecordedTopic:
+    """One topic to be recorded as it is.
+
+    Attributes:
+        name: relative names follow the node's namespace.
+        kind: message class.
+        quality: of the subscription.
+        period_ns: one message in this time at most, 0 for all.
+    """
+
+    name: str
+    kind: Any
+    quality: QoSProfile
+    period_ns: int = 0
+
+
+def recorded_topics(*, stamped_cmd_vel: bool) -> list[RecordedTopic]:
+    """All but the camera's picture, which is thinned and compressed."""
+    topics = [
+        RecordedTopic("/clock", Clock, CLOCK, CLOCK_PERIOD_NS),
+        RecordedTopic("odom", Odometry, EVERY),
+        RecordedTopic("cmd_vel", TwistStamped if stamped_cmd_vel else Twist, EVERY),
+        RecordedTopic("battery_state", BatteryState, EVERY),
+        RecordedTopic("charging_contact", Bool, LATCHED),
+        RecordedTopic("detected_dock_pose", PoseStamped, EVERY),
+        RecordedTopic("camera/camera_info", CameraInfo, EVERY, INFO_PERIOD_NS),
+        RecordedTopic("docking/command", String, LATCHED),
+        RecordedTopic("docking/state", String, LATCHED),
+        RecordedTopic("wallet/phase", String, LATCHED),
+        RecordedTopic("/diagnostics", DiagnosticArray, EVERY),
+    ]
+    with contextlib.suppress(ImportError):  # not among the wheels; there wherever ROS comes from apt
+        from tf2_msgs.msg import TFMessage
+
+        topics += [RecordedTopic("/tf", TFMessage, EVERY), RecordedTopic("/tf_static", TFMessage, LATCHED)]
+    return topics
 
 
 def find_definition(package: str, name: str) -> str:
@@ -61,62 +100,74 @@ def find_definition(package: str, name: str) -> str:
     )
 
 
-PRIMITIVES = frozenset(
-    "bool byte char float32 float64 int8 uint8 int16 uint16 int32 uint32 int64 uint64 string wstring".split()  # noqa: SIM905
+PRIMITIVES: Final = frozenset(
+    {
+        *("bool", "byte", "char", "float32", "float64", "string", "wstring"),
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    }
 )
 
 
+def field_kinds(definition: str) -> list[str]:
+    """Types of a definition's fields that are messages themselves: ``Header``, ``geometry_msgs/Pose``."""
+    kinds = []
+    for raw in definition.splitlines():
+        words = raw.split("#", 1)[0].split()
+        # "uint8 DEBUG=0" and "uint8 DEBUG = 0" are constants, and constants are primitives.
+        kind = words[0].split("[", 1)[0].split("<=", 1)[0] if words else ""
+        if kind and kind not in PRIMITIVES:
+            kinds.append(kind)
+    return kinds
+
+
 def full_definition(package: str, name: str) -> str:
-    """A message's definition with those of all it is made of, as the ``ros2msg`` encoding wants it."""
+    """A message's definition with those of all it is made of, as the ``ros2msg`` encoding wants it.
+
+    Raises:
+        ConfigError: a definition is not installed.
+    """
     parts: list[str] = []
     seen: set[tuple[str, str]] = {(package, name)}
     waiting = [(package, name)]
     while waiting:
         here = waiting.pop(0)
         text = find_definition(*here)
-        head = "" if not parts else f"{SEPARATOR}\nMSG: {here[0]}/{here[1]}\n"
-        parts.append(head + text)
-        for raw in text.splitlines():
-            line = raw.split("#", 1)[0].strip()
-            if not line or "=" in line.split('"', 1)[0].split(" ", 1)[-1]:
-                continue
-            kind = line.split()[0].split("[", 1)[0].split("<=", 1)[0]
-            if kind in PRIMITIVES:
-                continue
+        parts.append(text if not parts else f"{SEPARATOR}\nMSG: {here[0]}/{here[1]}\n{text}")
+        for kind in field_kinds(text):
             child_package, _, child = kind.rpartition("/")
-            child_package = child_package.removesuffix("/msg") or here[0]
-            if (child_package, child) not in seen:
-                seen.add((child_package, child))
-                waiting.append((child_package, child))
+            key = (child_package.removesuffix("/msg") or here[0], child)
+            if key not in seen:
+                seen.add(key)
+                waiting.append(key)
     return "\n".join(parts)
 
 
-class RecorderNode(Node):
-    """Writes until it is closed."""
+class McapFile:
+    """A file of ROS messages that is being written.
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("recorder")
+    Args:
+        path: replaced when it is there.
+        size_max_bytes: beyond which nothing more is taken.
+
+    Raises:
+        ConfigError: the file can't be opened.
+    """
+
+    def __init__(self, path: Path, size_max_bytes: int) -> None:
+        self.path, self._size_max_bytes = path, size_max_bytes
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("wb")
         except OSError as error:
             raise ConfigError(f"recorder: {path}: {error.strerror}") from error
-        self._writer = Writer(self._file, compression=CompressionType.ZSTD, chunk_size=512 * 1024)
+        self._writer = Writer(self._file, compression=CompressionType.ZSTD, chunk_size=CHUNK_BYTES)
         self._writer.start(profile=Profile.ROS2, library="depai_robot")
         self._schema_by_type: dict[str, int] = {}
-        self._last_ns: dict[str, int] = {}
         self.count = 0
-        for topic, kind, quality in TOPICS:
-            channel = self._channel(self.resolve_topic_name(topic), kind)
-            self.create_subscription(kind, topic, lambda m, c=channel: self._write(c, m), quality)
-        clock = self._channel("/clock", Clock)
-        self.create_subscription(Clock, "/clock", lambda m: self._write_clock(clock, m), 10)
-        picture = self._channel(self.resolve_topic_name("camera/image_raw/compressed"), CompressedImage)
-        self.create_subscription(
-            Image, "camera/image_raw", lambda m: self._write_picture(picture, m), image_quality(reliable=True)
-        )
+        self.full = self._failed = False
 
-    def _channel(self, topic: str, kind: Any) -> int:
+    def add_channel(self, topic: str, kind: Any) -> int:
+        """Its number. Raises ConfigError when the message's definition is not installed."""
         package, name = kind.__module__.split(".")[0], kind.__name__
         full = f"{package}/msg/{name}"
         if full not in self._schema_by_type:
@@ -127,41 +178,131 @@ class RecorderNode(Node):
             topic=topic, message_encoding=MessageEncoding.CDR, schema_id=self._schema_by_type[full]
         )
 
-    def _thin(self, name: str, period_ns: int) -> bool:
-        now_ns = int(self.get_clock().now().nanoseconds)
-        if 0 <= now_ns - self._last_ns.get(name, -period_ns) < period_ns:
-            return False
-        self._last_ns[name] = now_ns
-        return True
-
-    def _write(self, channel: int, message: Any) -> None:
-        now_ns = int(self.get_clock().now().nanoseconds)
-        self._writer.add_message(
-            channel, log_time=now_ns, data=serialize_message(message), publish_time=now_ns
-        )
+    def write(self, channel: int, data: bytes, now_ns: int) -> None:
+        """One message. Raises DeviceFailedError when the disk refuses it."""
+        if self.full or self._failed:
+            return
+        with self._disk():
+            self._writer.add_message(channel, log_time=now_ns, data=data, publish_time=now_ns)
+            self.full = self._file.tell() >= self._size_max_bytes
         self.count += 1
 
-    def _write_clock(self, channel: int, message: Clock) -> None:
-        if self._thin("clock", CLOCK_PERIOD_NS):
-            self._write(channel, message)
+    def flush(self) -> None:
+        """What is in whole chunks goes to the system. Raises DeviceFailedError."""
+        with self._disk():
+            self._file.flush()
 
-    def _write_picture(self, channel: int, image: Image) -> None:
-        if image.encoding != "rgb8" or not self._thin("image", IMAGE_PERIOD_NS):
+    def close(self) -> None:
+        """Writes the index and closes. Raises DeviceFailedError; a second call does nothing."""
+        if self._file.closed:
             return
-        import cv2
-        import numpy as np
+        try:
+            with self._disk():
+                if not self._failed:
+                    self._writer.finish()
+        finally:
+            with contextlib.suppress(OSError):
+                self._file.close()
 
+    @contextlib.contextmanager
+    def _disk(self) -> Any:
+        try:
+            yield
+        except OSError as error:
+            self._failed = True
+            raise DeviceFailedError(f"recorder: {self.path}: {error.strerror}") from error
+
+
+class RecorderNode(Node):
+    """Writes until it is closed.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ConfigError: the file can't be opened, or a message's definition is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("recorder")
+        self.declare_parameter("image_reliable", value=True)
+        self.declare_parameter("image_period_s", value=0.5)
+        self.declare_parameter("stamped_cmd_vel", value=False)
+        self.declare_parameter("size_max_mib", value=2048)
+        size_max_mib, period_s = (
+            float(self.get_parameter(name).value) for name in ("size_max_mib", "image_period_s")
+        )
+        if not size_max_mib > 0 or not period_s >= 0:
+            raise ConfigError(
+                f"recorder: expected size_max_mib > 0 and image_period_s >= 0, got {size_max_mib}, {period_s}"
+            )
+        self._image_period_ns = round(period_s * 1e9)
+        self._next_ns: dict[int, int] = {}
+        self._said_full = False
+        self.mcap = McapFile(path, int(size_max_mib * 2**20))
+        for topic in recorded_topics(stamped_cmd_vel=bool(self.get_parameter("stamped_cmd_vel").value)):
+            channel = self.mcap.add_channel(self.resolve_topic_name(topic.name), topic.kind)
+            self.create_subscription(
+                topic.kind,
+                topic.name,
+                lambda data, c=channel, p=topic.period_ns: self._take(c, data, p),
+                topic.quality,
+                raw=True,  # as it came: nothing is decoded and encoded again
+            )
+        self._picture = self.mcap.add_channel(
+            self.resolve_topic_name("camera/image_raw/compressed"), CompressedImage
+        )
+        quality = image_quality(reliable=bool(self.get_parameter("image_reliable").value))
+        self.create_subscription(Image, "camera/image_raw", self._take_picture, quality, raw=True)
+        self.create_timer(FLUSH_PERIOD_S, self.mcap.flush)
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def _is_due(self, channel: int, now_ns: int, period_ns: int) -> bool:
+        """At most one in a period; a clock that was set back begins anew."""
+        next_ns = self._next_ns.get(channel, now_ns)
+        if now_ns < next_ns <= now_ns + period_ns:
+            return False
+        self._next_ns[channel] = now_ns + period_ns
+        return True
+
+    def _take(self, channel: int, data: bytes, period_ns: int) -> None:
+        now_ns = self._now_ns()
+        if not period_ns or self._is_due(channel, now_ns, period_ns):
+            self._write(channel, data, now_ns)
+
+    def _take_picture(self, data: bytes) -> None:
+        now_ns = self._now_ns()
+        if not self._is_due(self._picture, now_ns, self._image_period_ns):
+            return
+        image = deserialize_message(data, Image)
+        if image.encoding != "rgb8" or len(image.data) != image.height * image.width * 3:
+            self.get_logger().warning(
+                f"not recorded: expected rgb8 without padding, got {image.encoding}, {len(image.data)} bytes for "
+                f"{image.width}x{image.height}",
+                once=True,
+            )
+            return
         pixels = np.frombuffer(image.data, dtype=np.uint8).reshape(image.height, image.width, 3)
-        ok, data = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        ok, jpeg = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         if ok:
             picture = CompressedImage(header=image.header, format="jpeg")
-            picture.data = data.tobytes()
-            self._write(channel, picture)
+            picture.data = jpeg.tobytes()
+            self._write(self._picture, serialize_message(picture), now_ns)
+
+    def _write(self, channel: int, data: bytes, now_ns: int) -> None:
+        self.mcap.write(channel, bytes(data), now_ns)
+        if self.mcap.full and not self._said_full:
+            self._said_full = True
+            self.get_logger().warning(f"{self.mcap.path} is at size_max_mib: nothing more is recorded")
 
     def close(self) -> None:
         """Finishes the file."""
-        self._writer.finish()
-        self._file.close()
+        try:
+            self.mcap.close()
+        except DeviceFailedError as error:
+            self.get_logger().error(str(error))
 
 
 def _make() -> list[Node]:

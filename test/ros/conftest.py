@@ -6,15 +6,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-pytest.importorskip("rclpy", reason="pip install 'depai_robot[ros]', or source a ROS 2 installation")
-
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+HOW_TO_GET_ROS = "pip install 'depai_robot[ros]', or source a ROS 2 installation"
 
 DOMAINS = range(1, 102)
 """Source: docs.ros.org, "The ROS_DOMAIN_ID": 0 to 101 is safe on every system; 0 is everybody's default."""
@@ -23,16 +19,20 @@ DOMAINS = range(1, 102)
 class Ros:
     """One context and its executor; what is added is destroyed at the end of the test, however it ends."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Any) -> None:
+        from rclpy.executors import SingleThreadedExecutor
+
         self.context = context
         self.executor = SingleThreadedExecutor(context=context)
-        self._nodes: list[Node] = []
+        self._nodes: list[Any] = []
 
-    def node(self, name: str = "test") -> Node:
+    def node(self, name: str = "test") -> Any:
         """A new plain node, for the test's own publishers and subscriptions."""
+        from rclpy.node import Node
+
         return self.add(Node(name, context=self.context))
 
-    def add(self, node: Node) -> Node:
+    def add(self, node: Any) -> Any:
         """A node to be spun and destroyed with the rest."""
         self.executor.add_node(node)
         self._nodes.append(node)
@@ -91,11 +91,11 @@ def ros_domain_id() -> Iterator[int]:
 @pytest.fixture
 def ros(ros_domain_id: int) -> Iterator[Ros]:
     """A fresh context in the session's domain. It is the default one: nodes under test name no context."""
+    rclpy = pytest.importorskip("rclpy", reason=HOW_TO_GET_ROS)
     rclpy.init(domain_id=ros_domain_id)
-    context = rclpy.get_default_context()
-    ros = Ros(context)
+    ros = Ros(rclpy.get_default_context())
     try:
         yield ros
     finally:
         ros.close()
-        rclpy.try_shutdown(context=context)
+        rclpy.try_shutdown()  # without naming it: a default context is used once

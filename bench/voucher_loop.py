@@ -172,6 +172,8 @@ def measure_loop() -> dict[str, Any]:
             lambda _signer: client.chain(),  # type: ignore[attr-defined]
             RemoteDock(),
         )
+        inside: list[float] = []
+        _stamp_payments(parts.broker, arrived, inside)
         wallet = WalletProgram(parts)
         parts.docking.wallet = wallet
         stamp_arrivals(wallet, NeedVoucher, arrived)
@@ -185,7 +187,25 @@ def measure_loop() -> dict[str, Any]:
         accepted = ours.recv()
         ours.send("end")
         process.join(10)
-        return percentiles([1000 * (accepted[key] - at) for key, at in arrived.items() if key in accepted])
+        loops = [1000 * (accepted[key] - at) for key, at in arrived.items() if key in accepted]
+        return percentiles(loops) | {"in_the_wallet": percentiles(inside)}
+
+
+def _stamp_payments(broker: Any, arrived: dict[str, float], inside: list[float]) -> None:
+    """Notes how long after the newest request each voucher leaves."""
+    publish = broker.publish
+    answered: set[str] = set()
+
+    def noted(topic: str, payload: bytes, *, retain: bool = False) -> None:
+        publish(topic, payload, retain=retain)
+        if not arrived or not isinstance(open_token(payload.decode()).body, Payment):
+            return
+        newest = list(arrived)[-1]
+        if newest not in answered:
+            answered.add(newest)
+            inside.append(1000 * (time.perf_counter() - arrived[newest]))
+
+    broker.publish = noted
 
 
 class RemoteDock:

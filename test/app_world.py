@@ -3,6 +3,7 @@
 Physics and link are the simulation's; broker and chain are whatever a test gives. Docking is teleportation.
 """
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -233,7 +234,9 @@ class AppWorld:
         self.pads = ChargingPads(
             robot, battery, {(name, 1): SimulatedSupply(supply, seed=n) for n, name in enumerate(stations)}
         )
-        self.socket = folder / "sim.sock"
+        # A socket's path is short, a test's folder need not be.
+        self._socket_folder = tempfile.TemporaryDirectory(prefix="depai-")
+        self.socket = Path(self._socket_folder.name) / "sim.sock"
         self.server = LinkServer(self.socket, self.pads, self.pads.lock)
         self.clockwork = PadsClockwork(self.pads, factor, self.server.push, step_ns=40_000_000)
         self.charge: Any = None  # a ChargePart: then the wallet asks by itself
@@ -286,6 +289,7 @@ class AppWorld:
             item.close()
         self.clockwork.close()
         self.server.close()
+        self._socket_folder.cleanup()
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:

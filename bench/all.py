@@ -11,6 +11,13 @@ from typing import Any
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
+HEAD = """# Benchmarks
+
+Written by `make bench` (`python -m bench.all`); `--only TOPIC` measures one topic again. Each part says when and on
+what it was measured, and how busy that machine was at its start: shared machines are noisy, so read ratios rather
+than times.
+"""
+
 TOPICS: tuple[tuple[str, str, str], ...] = (
     (
         "signing",
@@ -39,9 +46,7 @@ def machine() -> str:
             model = line.partition(":")[2].strip()
             break
     load = os.getloadavg()[0]
-    return (
-        f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, load {load:.1f} at the start"
-    )
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, load {load:.1f}"
 
 
 def rows(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -57,40 +62,51 @@ def rows(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return out
 
 
+def section(name: str, title: str, target: str, figures: dict[str, Any], now: str) -> str:
+    """A topic's part of the page."""
+    text = [f"## {title}", "", f"`python -m bench.{name}`" + (f"; {target}." if target else ""), ""]
+    text += [f"Measured {now}; {machine()}.", "", "| figure | measured |", "|---|---|"]
+    return "\n".join(text + [f"| {figure} | {value} |" for figure, value in rows(figures)]) + "\n"
+
+
+def read_sections() -> dict[str, str]:
+    """The page's parts by title, so that one topic can be measured again without the others."""
+    if not TARGET.is_file():
+        return {}
+    parts = TARGET.read_text(encoding="utf-8").split("\n## ")[1:]
+    return {part.splitlines()[0]: "## " + part.rstrip("\n") + "\n" for part in parts}
+
+
 def main() -> int:
     """Measures and writes; 1 when a part failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--only", choices=[name for name, _, _ in TOPICS], help="measure one topic, write nothing"
+        "--only",
+        nargs="+",
+        choices=[name for name, _, _ in TOPICS],
+        help="these topics; the others' figures stay",
     )
     parser.add_argument("--runs", type=int, default=100, help="docking runs (default 100)")
     arguments = parser.parse_args()
     begin = time.monotonic()
-    now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    text = [
-        "# Benchmarks",
-        "",
-        f"Written by `python -m bench.all --runs {arguments.runs}` on {now}.",
-        f"Machine: {machine()}. Shared machines are noisy: read ratios rather than times.",
-    ]
     status = 0
     for name, title, target in TOPICS:
-        if arguments.only not in (None, name):
+        if arguments.only is not None and name not in arguments.only:
             continue
+        now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         print(f"[{time.monotonic() - begin:5.0f} s] {name}: {title}", flush=True)
         try:
             module = importlib.import_module(f"bench.{name}")
             figures = module.measure(arguments.runs) if name == "docking" else module.measure()
         except Exception as error:  # noqa: BLE001 - one part's failure must not lose the others' figures
             figures, status = {"failed": f"{type(error).__name__}: {error}"}, 1
-        text += ["", f"## {title}", "", f"`python -m bench.{name}`" + (f"; {target}." if target else ""), ""]
-        text += ["| figure | measured |", "|---|---|"]
         for figure, value in rows(figures):
             print(f"          {figure}: {value}", flush=True)
-            text.append(f"| {figure} | {value} |")
-    if arguments.only is None:
-        TARGET.write_text("\n".join(text) + "\n", encoding="utf-8")
-        print(f"wrote {TARGET.relative_to(TARGET.parent.parent)}")
+        # Written after each topic: a run that is cut short keeps what it has measured.
+        sections = read_sections() | {title: section(name, title, target, figures, now)}
+        ordered = [sections[title] for _, title, _ in TOPICS if title in sections]
+        TARGET.write_text("\n".join([HEAD, *ordered]), encoding="utf-8")
+    print(f"wrote {TARGET.relative_to(TARGET.parent.parent)}")
     return status
 
 

@@ -1,4 +1,4 @@
-"""The demo's screen: what happens, live, from the story's lines; :mod:`depai_robot.cli.view` folds them.
+"""The demo's screen: what happens, live, from the story's lines; :mod:`depai_robot.app.view` folds them.
 
 In a terminal it is drawn by rich, and fits itself into the terminal's height. Where the output is no terminal (a log,
 CI), each event is one plain line instead.
@@ -22,8 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from depai_robot.app.story import StoryTail
+from depai_robot.app.view import View, describe, dock_errors, energy, fold, length, price, usdc, verdict
 from depai_robot.charging.transition import RobotPhase
-from depai_robot.cli.view import View, describe, dock_errors, energy, fold, length, price, usdc, verdict
 
 TRANCHES_SHOWN = 8
 EVENTS_SHOWN = 8

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from depai_robot.app.story import Line
+from depai_robot.app.view import _CHANGES, _WORDS, View, describe, fold
 from depai_robot.cli.screen import render
-from depai_robot.cli.view import _CHANGES, _WORDS, View, describe, fold
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from depai_robot.app.story import Line
+from depai_robot.app.view import View, describe, fold, price
 from depai_robot.charging.transition import RobotPhase
 from depai_robot.cli.screen import USUAL_WAY, render
-from depai_robot.cli.view import View, describe, fold, price
 
 
 def line(kind: str, source: str = "wallet", **data: Any) -> Line:

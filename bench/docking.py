@@ -30,6 +30,7 @@ from depai_robot.values.geometry import Pose2, Pose3, wrap_angle_rad
 ODOMETRY_EVERY = 5
 DOCK = "dock_far"
 MAP_ERROR_M, MAP_ERROR_RAD = 0.15, 0.1
+OTHER_DOCK_M = 0.9
 HOLD_S = 1.0
 """A run counts when the pads still touch this long after the machine says docked."""
 
@@ -67,12 +68,15 @@ def run_once(
     dock = parse_dock(resource_path("config", "dock.yaml").read_text())
     place = next(p for p in layout.docks if p.id == DOCK).pose()
     room = layout.room
+    others = [other.pose() for other in layout.docks if other.id != DOCK]
     while True:
         distance, angle = random.uniform(1.0, 4.0), random.uniform(-math.pi / 3, math.pi / 3)
         start = place.compose(Pose2(-distance * math.cos(angle), -distance * math.sin(angle), 0.0))
         if (
             room.x_min_m + 0.5 < start.x_m < room.x_max_m - 0.5
             and room.y_min_m + 0.5 < start.y_m < room.y_max_m - 0.5
+            # Not inside another dock.
+            and all(start.distance_m(other) > OTHER_DOCK_M for other in others)
         ):
             break
     start = Pose2(start.x_m, start.y_m, float(random.uniform(-math.pi, math.pi)))

@@ -38,7 +38,7 @@ STATION_CHANGES = {
     "price_atomic_per_kwh": 800_000,
     "price_floor_atomic_per_kwh": 800_000,
 }
-POINTS_DEFAULT = 18
+POINTS_DEFAULT = 14
 CONTEXT = multiprocessing.get_context("forkserver")
 
 

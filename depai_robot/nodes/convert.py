@@ -10,7 +10,7 @@ from sensor_msgs.msg import BatteryState, CameraInfo, Image
 
 from depai_robot.perception.frame import CameraIntrinsics, Frame
 from depai_robot.ports import BatteryReading, Odometry
-from depai_robot.values.error import ConfigError
+from depai_robot.values.error import ConfigError, DeviceFailedError
 from depai_robot.values.geometry import Pose2, Pose3, matrix_to_quaternion_xyzw
 
 NS_PER_S = 1_000_000_000
@@ -140,14 +140,31 @@ def odometry_to_message(odometry: Odometry, frame_id: str, child_frame_id: str) 
     return message
 
 
+SQUARE_TOLERANCE = 0.01
+"""Of a unit quaternion's square. Source: QUATERNION_NORMALIZATION_TOLERANCE in tf2's buffer_core.cpp."""
+
+
 def message_to_odometry(message: OdometryMessage) -> Odometry:
-    """Our Odometry."""
-    p = message.pose.pose.position
+    """Our Odometry.
+
+    Raises:
+        DeviceFailedError: a number that is not finite, or an orientation that is no rotation.
+    """
+    p, q = message.pose.pose.position, message.pose.pose.orientation
+    twist = message.twist.twist
+    if not all(math.isfinite(v) for v in (p.x, p.y, q.x, q.y, q.z, q.w, twist.linear.x, twist.angular.z)):
+        raise DeviceFailedError(
+            f"odometry must be finite, got position ({p.x}, {p.y}), orientation ({q.x}, {q.y}, {q.z}, {q.w}), "
+            f"speed {twist.linear.x}, turn {twist.angular.z}"
+        )
+    square = q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w
+    if abs(square - 1) > SQUARE_TOLERANCE:
+        raise DeviceFailedError(f"odometry's orientation must be a unit quaternion, got |q|^2 = {square:g}")
     return Odometry(
         stamp_to_ns(message.header.stamp),
-        Pose2(p.x, p.y, quaternion_to_yaw(message.pose.pose.orientation)),
-        message.twist.twist.linear.x,
-        message.twist.twist.angular.z,
+        Pose2(p.x, p.y, quaternion_to_yaw(q)),
+        twist.linear.x,
+        twist.angular.z,
     )
 
 

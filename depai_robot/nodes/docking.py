@@ -128,7 +128,13 @@ class DockingNode(Node):
         )
 
     def _take_odometry(self, message: OdometryMessage) -> None:
-        odometry = message_to_odometry(message)
+        try:
+            odometry = message_to_odometry(message)
+        except DepaiError as error:
+            # Blind for this reading: stand still rather than go on by the last one.
+            self.get_logger().error(str(error), throttle_duration_sec=1.0)
+            self._drive(STOP)
+            return
         self._feed(machine.OdometryRead(odometry.stamp_ns, odometry.base_in_odom))
         if self._state.phase not in (Phase.IDLE, Phase.DOCKED, Phase.FAILED, Phase.STOPPED):
             self._tell()

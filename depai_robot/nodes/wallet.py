@@ -164,7 +164,11 @@ class WalletNode(Node):
     # --- around it -----------------------------------------------------------------------------------------
 
     def _take_odometry(self, message: OdometryMessage) -> None:
-        self._base_in_map = self._odom_in_map.compose(message_to_odometry(message).base_in_odom)
+        try:
+            self._base_in_map = self._odom_in_map.compose(message_to_odometry(message).base_in_odom)
+        except DepaiError as error:
+            # The place only ranks offers: the last good one serves, and nothing on a topic may end the wallet.
+            self.get_logger().warning(str(error), throttle_duration_sec=5.0)
 
     def _position_m(self) -> tuple[float, float]:
         pose = self._base_in_map

@@ -12,7 +12,7 @@ from sensor_msgs.msg import BatteryState, CameraInfo
 from depai_robot.nodes import convert
 from depai_robot.perception.frame import CameraIntrinsics, Frame
 from depai_robot.ports import BatteryReading, Odometry
-from depai_robot.values.error import ConfigError
+from depai_robot.values.error import ConfigError, DeviceFailedError
 from depai_robot.values.geometry import Pose2, Pose3
 
 INTRINSICS = CameraIntrinsics(8, 6, 5.0, 5.0, 3.5, 2.5, (0.1, -0.02, 0.001, 0.002, 0.003))
@@ -87,3 +87,11 @@ def test_battery_state_is_coherent_and_unknown_without_a_reading() -> None:
     assert lost.power_supply_status == BatteryState.POWER_SUPPLY_STATUS_UNKNOWN
     assert all(math.isnan(v) for v in (lost.voltage, lost.current, lost.percentage))
     assert not lost.current > 0.5  # what Nav2 asks: NaN is on the safe side
+
+
+@pytest.mark.parametrize(("w", "x_m"), [(0.0, 0.0), (1.1, 0.0), (math.nan, 0.0), (1.0, math.inf)])
+def test_odometry_that_is_no_pose_is_refused(w: float, x_m: float) -> None:
+    message = convert.odometry_to_message(Odometry(5, Pose2(0.0, 0.0, 0.0), 0.0, 0.0), "odom", "base_link")
+    message.pose.pose.orientation.w, message.pose.pose.position.x = w, x_m
+    with pytest.raises(DeviceFailedError, match="odometry"):
+        convert.message_to_odometry(message)

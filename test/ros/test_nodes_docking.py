@@ -1,0 +1,203 @@
+"""The docking node: odometry, commands and contact in, velocities and states out."""
+
+import math
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="pip install 'depai_robot[ros]', or source a ROS 2 installation")
+
+import rclpy
+from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
+from nav_msgs.msg import Odometry as OdometryMessage
+from std_msgs.msg import Bool, String
+from std_srvs.srv import SetBool
+
+from depai_robot.docking.machine import DockingSettings
+from depai_robot.nodes.convert import odometry_to_message
+from depai_robot.nodes.docking import DockingNode
+from depai_robot.nodes.docking_protocol import DockingCommand, DockingState, decode_state, encode
+from depai_robot.nodes.quality import LATCHED, STATE
+from depai_robot.ports import Odometry
+from depai_robot.values.geometry import Pose2
+from test.ros.conftest import Ros
+
+START = Pose2(1.0, 0.5, 0.0)
+"""Of the robot in the map; odometry begins there."""
+AHEAD = (4.0, 0.5, 0.0)
+"""A dock three metres in front of it."""
+
+
+class Bench:
+    """The node under test, its base and its wallet."""
+
+    def __init__(self, ros: Any, velocity: type = Twist) -> None:
+        self.ros = ros
+        self.node = ros.add(DockingNode(DockingSettings(), (0.2, 0.0, 0.3), START))
+        self.other = ros.node()
+        self.velocities: list[Any] = []
+        self.states: list[DockingState] = []
+        self._stamp_ns = 0
+        self.other.create_subscription(velocity, "cmd_vel", self.velocities.append, STATE)
+        self.other.create_subscription(
+            String, "docking/state", lambda message: self.states.append(decode_state(message.data)), LATCHED
+        )
+        self.odometry = self.other.create_publisher(OdometryMessage, "odom", STATE)
+        self.commands = self.other.create_publisher(String, "docking/command", LATCHED)
+        self.contact = self.other.create_publisher(Bool, "charging_contact", LATCHED)
+        self.poses = self.other.create_publisher(PoseStamped, "detected_dock_pose", STATE)
+        self.emergency = self.other.create_client(SetBool, "docking/emergency_stop")
+        publishers = (self.odometry, self.commands, self.contact, self.poses)
+        ros.until(
+            lambda: (
+                all(publisher.get_subscription_count() for publisher in publishers)
+                and self.other.count_publishers("/cmd_vel")
+                and self.other.count_publishers("/docking/state")
+                and self.emergency.service_is_ready()
+            )
+        )
+
+    def move(self, x_m: float = 0.0) -> None:
+        """One odometry message, taken."""
+        self._stamp_ns += 20_000_000
+        wanted = self._stamp_ns
+        self.odometry.publish(
+            odometry_to_message(Odometry(wanted, Pose2(x_m, 0.0, 0.0), 0.0, 0.0), "odom", "base_link")
+        )
+        self.ros.until(lambda: self.node._state.history and self.node._state.history[-1][0] >= wanted)
+
+    def ask(self, number: int, verb: str, dock: str = "dock_a", pose: Any = AHEAD) -> None:
+        self.commands.publish(String(data=encode(DockingCommand(number, verb, dock, pose))))
+
+    def stop_for_emergency(self, on: bool) -> str:
+        future = self.emergency.call_async(SetBool.Request(data=on))
+        self.ros.until(future.done)
+        return str(future.result().message)
+
+    def start(self) -> None:
+        """On the way to a dock, as command 7."""
+        self.move()
+        self.ask(7, "dock")
+        self.ros.until(lambda: self.states)
+        self.move()
+        self.ros.until(lambda: self.velocities)
+
+
+@pytest.fixture
+def bench(ros) -> Bench:
+    return Bench(ros)
+
+
+def test_a_command_moves_the_robot_and_the_state_names_it(bench: Bench) -> None:
+    bench.move()
+    bench.ros.spin_for(0.1)
+    assert bench.velocities == [], "whoever has not been asked leaves cmd_vel to others"
+    bench.start()
+    assert (bench.states[0].id, bench.states[0].phase, bench.states[0].result) == (7, "TRAVELLING", "")
+    assert bench.velocities[0].linear.x > 0
+    assert abs(bench.velocities[0].angular.z) < 0.1, "the dock is straight ahead: map and odometry fit"
+
+
+def test_the_expected_pose_is_turned_from_the_map_to_odometry(bench: Bench) -> None:
+    bench.move()
+    bench.ask(7, "dock", pose=(1.0, 3.5, math.pi / 2))
+    bench.ros.until(lambda: bench.states)
+    bench.move()
+    bench.ros.until(lambda: bench.velocities)
+    assert bench.velocities[0].linear.x == 0.0
+    assert bench.velocities[0].angular.z > 0.2, "the dock is on the left: turn there first"
+
+
+def test_a_repeated_command_changes_nothing(bench: Bench) -> None:
+    bench.start()
+    bench.ask(8, "stop", dock="")
+    bench.ros.until(lambda: bench.states[-1].id == 8)
+    assert bench.states[-1].result == "stopped"
+    said = len(bench.states)
+    bench.ask(7, "dock")
+    bench.ask(8, "dock")
+    bench.ros.spin_for(0.2)
+    bench.move()
+    assert len(bench.states) == said
+    assert bench.node._state.phase.value == "IDLE"
+
+
+def test_a_stop_says_zero_once_and_then_is_silent(bench: Bench) -> None:
+    bench.start()
+    bench.ask(8, "stop", dock="")
+    bench.ros.until(lambda: bench.velocities[-1] == Twist())
+    said = len(bench.velocities)
+    for _ in range(3):
+        bench.move()
+    bench.ros.spin_for(0.1)
+    assert len(bench.velocities) == said
+
+
+def test_an_emergency_stop_is_zero_at_once_and_stays(bench: Bench) -> None:
+    bench.start()
+    assert bench.stop_for_emergency(on=True) == "STOPPED"
+    bench.ros.until(lambda: bench.velocities[-1] == Twist())
+    assert (bench.states[-1].id, bench.states[-1].phase, bench.states[-1].result) == (7, "STOPPED", "stopped")
+    bench.ask(9, "dock")
+    bench.ros.until(lambda: bench.states[-1].id == 9)
+    assert bench.states[-1].result == "failed"
+    assert "STOPPED" in bench.states[-1].reason
+    for _ in range(3):
+        bench.move()
+    bench.ros.spin_for(0.1)
+    assert bench.velocities[-1] == Twist()
+    assert bench.stop_for_emergency(on=False) == "IDLE"
+    bench.ask(10, "dock")
+    bench.ros.until(lambda: bench.states[-1].id == 10)
+    assert bench.states[-1].phase == "TRAVELLING"
+
+
+@pytest.mark.parametrize("field", ["x", "yaw"])
+def test_odometry_that_is_not_finite_stops_the_robot_and_not_the_node(bench: Bench, field: str) -> None:
+    bench.start()
+    message = OdometryMessage()
+    message.header.stamp.sec = 1
+    if field == "x":
+        message.pose.pose.position.x = math.nan
+    else:
+        message.pose.pose.orientation.z = math.inf
+    bench.odometry.publish(message)
+    bench.ros.until(lambda: bench.velocities[-1] == Twist())
+    bench.move(0.01)
+    bench.ros.until(lambda: bench.velocities[-1].linear.x > 0)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"id": 99, "verb": "fly"}', '{"id": 99, "verb": "stop", "x": 1}']
+)
+def test_words_that_are_no_command_are_left_out(bench: Bench, text: str) -> None:
+    bench.start()
+    bench.commands.publish(String(data=text))
+    bench.ros.spin_for(0.2)
+    assert bench.node._command.id == 7
+    assert bench.node._state.phase.value == "TRAVELLING"
+
+
+def test_a_pose_that_is_not_finite_is_left_out(bench: Bench) -> None:
+    bench.start()
+    pose = PoseStamped()
+    pose.pose.position.z = math.nan
+    bench.poses.publish(pose)
+    bench.poses.publish(PoseStamped())  # a quaternion of zeros
+    bench.ros.spin_for(0.2)
+    assert bench.node._state.phase.value == "TRAVELLING"
+    bench.move(0.01)
+
+
+def test_velocities_can_be_stamped(ros_domain_id: int) -> None:
+    rclpy.init(args=["--ros-args", "-p", "stamped_cmd_vel:=true"], domain_id=ros_domain_id)
+    ros = Ros(rclpy.get_default_context())
+    try:
+        bench = Bench(ros, TwistStamped)
+        bench.start()
+        assert bench.velocities[0].header.frame_id == "base_link"
+        assert bench.velocities[0].header.stamp.sec > 0
+        assert bench.velocities[0].twist.linear.x > 0
+    finally:
+        ros.close()
+        rclpy.try_shutdown()

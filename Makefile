@@ -54,6 +54,9 @@ format: setup-test  ## lay the code out
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+faults: setup-test  ## kill -9 of wallet and station after every journal row and every effect (minutes)
+	DEPAI_FAULTS=all $(BIN)/python -m pytest test/fault $(ARGS)
+
 bench: setup-test  ## measure, and write docs/benchmarks.md
 	$(BIN)/python -m bench.all $(ARGS)
 

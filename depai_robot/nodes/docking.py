@@ -9,6 +9,7 @@ from typing import Any
 
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry as OdometryMessage
+from rclpy.duration import Duration
 from rclpy.node import Node
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool
@@ -23,6 +24,7 @@ from depai_robot.values.error import BugError, DepaiError
 from depai_robot.values.geometry import STOP, DriveCommand, Pose2, Pose3
 
 STORY_PERIOD_NS = 200_000_000
+HEARD_TIMEOUT_S = 0.5
 OPTICAL_XYZW = (-0.5, 0.5, -0.5, 0.5)
 """A level camera that looks along the robot's x axis: its optical frame in the robot's (REP-103)."""
 
@@ -190,3 +192,9 @@ class DockingNode(Node):
         response.success = True
         response.message = self._state.phase.value
         return response
+
+    def close(self) -> None:
+        """Says zero, and waits until it is heard: some bases keep the last command for ever."""
+        if self._driving:
+            self._drive(STOP)
+            self._velocities.wait_for_all_acked(Duration(seconds=HEARD_TIMEOUT_S))

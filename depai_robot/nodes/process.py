@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from types import FrameType
 
 import rclpy
@@ -31,27 +32,31 @@ def run(make_nodes: Callable[[], Sequence[Node]], args: list[str] | None = None)
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    nodes: Sequence[Node] = ()
     status = 0
     try:
-        nodes = make_nodes()
-        for node in nodes:
-            executor.add_node(node)
-        while not stopping:
-            executor.spin_once(timeout_sec=0.2)
+        # One end that fails must not keep the others from theirs: a journal still wants to be closed.
+        with ExitStack() as ends:
+            ends.callback(rclpy.try_shutdown)
+            ends.callback(executor.shutdown)
+            for node in make_nodes():
+                ends.callback(_end, node, executor)
+                executor.add_node(node)
+            while not stopping:
+                executor.spin_once(timeout_sec=0.2)
     except ExternalShutdownException:
         pass
     except DepaiError as error:
         sys.stderr.write(f"error: {error}\n")
         status = 2
-    finally:
-        for node in nodes:
-            close = getattr(node, "close", None)
-            if close is not None:
-                close()
-            executor.remove_node(node)
-            node.destroy_node()
-        executor.shutdown()
-        rclpy.try_shutdown()
     if status:
         sys.exit(status)
+
+
+def _end(node: Node, executor: SingleThreadedExecutor) -> None:
+    try:
+        close = getattr(node, "close", None)
+        if close is not None:
+            close()
+    finally:
+        executor.remove_node(node)
+        node.destroy_node()

@@ -189,6 +189,16 @@ def test_a_pose_that_is_not_finite_is_left_out(bench: Bench) -> None:
     bench.move(0.01)
 
 
+def test_a_node_that_ends_on_the_way_says_zero(bench: Bench) -> None:
+    bench.start()
+    bench.node.close()
+    bench.ros.until(lambda: bench.velocities[-1] == Twist())
+    said = len(bench.velocities)
+    bench.node.close()
+    bench.ros.spin_for(0.1)
+    assert len(bench.velocities) == said
+
+
 def test_velocities_can_be_stamped(ros_domain_id: int) -> None:
     rclpy.init(args=["--ros-args", "-p", "stamped_cmd_vel:=true"], domain_id=ros_domain_id)
     ros = Ros(rclpy.get_default_context())

@@ -19,6 +19,8 @@ from depai_robot.values.error import ConfigError
 
 SIZE_MAX_BYTES = 64 * 1024 * 1024
 """A file that is longer becomes ``<name>.old``, in the place of the one before: at most twice this per source."""
+BRACKETS_MAX = 2000
+"""Objects and arrays in a line, nested or not."""
 LINE_MAX_BYTES = 256 * 1024
 
 
@@ -175,7 +177,8 @@ class StoryTail:
 
 def _parse(data: bytes) -> Iterator[Line]:
     for raw in data.split(b"\n"):
-        if not raw or len(raw) > LINE_MAX_BYTES:
+        # The parser recurses, and a library that raises the interpreter's limit turns nesting into a crash.
+        if not raw or len(raw) > LINE_MAX_BYTES or raw.count(b"[") + raw.count(b"{") > BRACKETS_MAX:
             continue
         try:
             line = json.loads(raw)

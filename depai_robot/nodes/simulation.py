@@ -8,6 +8,7 @@ on a machine that is too slow the simulation is slow, not the robot blind.
 Publishes ``/clock``, ``odom``, ``camera/image_raw``, ``camera/camera_info``; takes ``cmd_vel``; ``~/emergency_stop``.
 """
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -43,7 +44,7 @@ from depai_robot.sim.pads import ChargingPads
 from depai_robot.sim.scene import parse_robot, parse_world
 from depai_robot.sim.supply import SimulatedSupply, SupplyModel
 from depai_robot.sim.world import IDEAL, STEP_NS, Disturbance, World
-from depai_robot.values.error import ConfigError, DepaiError
+from depai_robot.values.error import ConfigError, DepaiError, DeviceFailedError
 from depai_robot.values.geometry import STOP, DriveCommand
 
 TICK_NS = 5 * STEP_NS
@@ -161,6 +162,7 @@ class SimulationNode(Node):
         self._processed = threading.Condition()
         self._speed: dict[bool, tuple[float, float]] = {False: (0.0, 0.0), True: (0.0, 0.0)}
         self._closing = threading.Event()
+        self._failure = ""
         self._clock_out = self.create_publisher(ClockMessage, "/clock", 10)
         self._odometry = self.create_publisher(OdometryMessage, "odom", STATE)
         self._images = self.create_publisher(Image, "camera/image_raw", image_quality(reliable=True))
@@ -171,6 +173,7 @@ class SimulationNode(Node):
         )
         self.create_subscription(Header, "dock_detector/processed", self._take_processed, STATE)
         self.create_service(SetBool, "~/emergency_stop", self._take_emergency)
+        self.create_timer(0.2, self._check_world)
         self._tell_world()
         self._thread = threading.Thread(target=self._work, name="world", daemon=True)
         self._thread.start()
@@ -225,17 +228,19 @@ class SimulationNode(Node):
     # --- the world's thread --------------------------------------------------------------------------------
 
     def _work(self) -> None:
+        doing = "camera"
         try:
             camera = SimulatedCamera(self._world, self._backend, self._reason, shadows=self._config.shadows)
+            with contextlib.closing(camera):
+                doing = "world"
+                self._run(camera)
         except Exception as error:  # noqa: BLE001
-            # A GL library can fail in many ways, and without a camera there is no simulation.
-            self.get_logger().fatal(f"camera: {error}")
-            self._closing.set()
-            return
-        try:
-            self._run(camera)
-        finally:
-            camera.close()
+            # A GL library can fail in many ways, and the others must not wait for a time that stands still.
+            self._failure = f"simulation: {doing}: {type(error).__name__}: {error}"
+
+    def _check_world(self) -> None:
+        if self._failure:
+            raise DeviceFailedError(self._failure)
 
     def _run(self, camera: SimulatedCamera) -> None:
         frame_ns = round(1e9 / self._world.robot.camera.rate_hz)

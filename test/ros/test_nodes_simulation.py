@@ -20,11 +20,12 @@ from std_srvs.srv import SetBool
 
 from depai_robot.app.resource import resource_path
 from depai_robot.app.story import read_story
+from depai_robot.nodes import simulation
 from depai_robot.nodes.convert import image_to_frame, info_to_intrinsics, message_to_odometry, stamp_to_ns
 from depai_robot.nodes.quality import STATE, image_quality
 from depai_robot.nodes.simulation import ConnectorPlace, SimulationConfig, SimulationNode, read_config
 from depai_robot.sim.link_hardware import LinkRobotHardware, LinkStationHardware
-from depai_robot.values.error import ConfigError
+from depai_robot.values.error import ConfigError, DeviceFailedError
 
 
 class Bench:
@@ -150,6 +151,21 @@ def test_a_docked_robot_is_charged_over_the_link(ros, folder: Path) -> None:
     assert lines["speed"].data["docked"] is True
     assert lines["camera"].data["backend"] in ("egl", "osmesa", "rays")
     assert not bench.link.exists()
+
+
+@pytest.mark.parametrize(("place", "words"), [("__init__", "camera"), ("read", "world")])
+def test_a_world_that_falls_over_ends_the_process(
+    ros, folder: Path, monkeypatch: pytest.MonkeyPatch, place: str, words: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("libEGL is gone")
+
+    monkeypatch.setattr(simulation.SimulatedCamera, place, fail)
+    config = SimulationConfig(robot="r", link=str(folder / "link"), connectors=[])
+    ros.node().create_subscription(Image, "camera/image_raw", lambda _: None, image_quality(reliable=True))
+    ros.add(SimulationNode(config))
+    with pytest.raises(DeviceFailedError, match=f"simulation: {words}: OSError: libEGL is gone"):
+        ros.spin_for(10)
 
 
 def test_a_connector_at_no_dock_is_refused(ros, folder: Path) -> None:

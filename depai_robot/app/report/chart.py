@@ -1,20 +1,20 @@
-"""Small charts and the map as SVG text; colours come from the page's style."""
+"""Charts over time as SVG text; colours come from the page's style. Several panels share one axis of time."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from html import escape
-from typing import Any
 
-WIDTH, HEIGHT = 640, 220
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 14, 34
+WIDTH = 520
+LEFT, RIGHT, TOP, BOTTOM, GAP, LEGEND = 54, 10, 8, 22, 16, 20
+"""Pixels of the view box. Small enough that the words can be read on a phone."""
 
 Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line of a chart.
+    """One line of a panel.
 
     Attributes:
         name: in the legend.
@@ -29,109 +29,210 @@ class Series:
     stairs: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One chart of a column.
+
+    Attributes:
+        title: what and in which unit.
+        series: lines.
+        band: (x, low, high) of what is allowed, filled behind the lines.
+        band_name: in the legend.
+        limits: (name, y) of horizontal lines.
+        height: pixels of the view box.
+    """
+
+    title: str
+    series: Sequence[Series]
+    band: Sequence[tuple[float, float, float]] = ()
+    band_name: str = ""
+    limits: Sequence[tuple[str, float]] = ()
+    height: int = 150
+
+    def values(self) -> list[float]:
+        """Every y that must be seen."""
+        found = [y for item in self.series for _, y in item.points]
+        if found:
+            found += [y for _, low, high in self.band for y in (low, high)] + [y for _, y in self.limits]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class TimeAxis:
+    """What the panels share.
+
+    Attributes:
+        from_x, until_x: seconds.
+        shades: (name, from x, until x) of stretches to be told apart.
+        marks: (name, x) of events.
+    """
+
+    from_x: float
+    until_x: float
+    shades: Sequence[tuple[str, float, float]] = field(default_factory=tuple)
+    marks: Sequence[tuple[str, float]] = field(default_factory=tuple)
+
+    def at(self, x: float) -> float:
+        """Pixels from the left."""
+        share = (x - self.from_x) / ((self.until_x - self.from_x) or 1.0)
+        return LEFT + min(1.0, max(0.0, share)) * (WIDTH - LEFT - RIGHT)
+
+
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers between two values."""
-    if high <= low:
+    if not math.isfinite(high - low) or high <= low:
         return [low]
     raw = (high - low) / count
-    power = 10 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw)
-    first = math.ceil(low / step) * step
-    return [first + n * step for n in range(int((high - first) / step + 1e-9) + 1)]
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next((m * power for m in (1, 2, 2.5, 5) if m * power >= raw * (1 - 1e-9)), 10 * power)
+    first = math.ceil(low / step - 1e-9)
+    return [(first + n) * step for n in range(int(high / step - first + 1e-6) + 1)]
 
 
-def line_chart(series: Sequence[Series], x_label: str, y_label: str) -> str:
-    """An SVG line chart with a legend; empty text when there is nothing to draw."""
-    points = [point for item in series for point in item.points]
-    if len(points) < 2:
+def draw_panels(panels: Sequence[Panel], axis: TimeAxis, label: str) -> str:
+    """One SVG with the panels below each other; empty text when none has a line of two points."""
+    panels = [panel for panel in panels if any(len(item.points) > 1 for item in panel.series)]
+    if not panels or axis.until_x <= axis.from_x:
         return ""
-    x_low, x_high = min(p[0] for p in points), max(p[0] for p in points)
-    y_low, y_high = min(p[1] for p in points), max(p[1] for p in points)
-    pad = (y_high - y_low) * 0.06 or 1.0
-    y_low, y_high = y_low - pad, y_high + pad
-    x_span = (x_high - x_low) or 1.0
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return (
-            LEFT + (x - x_low) / x_span * (WIDTH - LEFT - RIGHT),
-            HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM),
-        )
-
-    out = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" class="chart" role="img"><title>{escape(y_label)}</title>']
-    for tick in nice_ticks(y_low, y_high):
-        _, y = at(x_low, tick)
-        out.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        out.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    for tick in nice_ticks(x_low, x_high, 8):
-        x, _ = at(tick, y_low)
+    total = sum(panel.height + LEGEND + GAP for panel in panels) + BOTTOM
+    out = [
+        f'<svg viewBox="0 0 {WIDTH} {total}" class="chart" role="img"><title>{escape(label)}</title>',
+    ]
+    top = 0.0
+    for panel in panels:
+        out += _panel(panel, axis, top + LEGEND + TOP)
+        top += panel.height + LEGEND + GAP
+    base = top - GAP + TOP
+    for tick in nice_ticks(axis.from_x, axis.until_x, 8):
         out.append(
-            f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{tick:g}</text>'
+            f'<text class="tick" x="{axis.at(tick):.1f}" y="{base + 14:.1f}" text-anchor="middle">{tick:g}</text>'
         )
-    for item in series:
-        words = []
-        for number, (x, y) in enumerate(item.points):
-            px, py = at(x, y)
-            if number and item.stairs:
-                words.append(f"H{px:.1f}V{py:.1f}")
-            else:
-                words.append(f"{'L' if number else 'M'}{px:.1f} {py:.1f}")
-        out.append(f'<path class="line {item.style}" d="{"".join(words)}"/>')
-    x = float(LEFT)
-    for item in series:
-        out.append(f'<path class="line {item.style}" d="M{x} {HEIGHT - 7}h18"/>')
-        out.append(f'<text class="tick" x="{x + 23}" y="{HEIGHT - 3}">{escape(item.name)}</text>')
-        x += 34 + 6.6 * len(item.name)
-    out.append(
-        f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">{escape(x_label)}</text>'
-    )
     out.append("</svg>")
     return "".join(out)
 
 
-def world_map(world: dict[str, Any], track: Sequence[tuple[float, float, float]], chosen: str) -> str:
-    """The room from above: docks, the way that was driven, the robot at both ends.
+def _panel(panel: Panel, axis: TimeAxis, top: float) -> list[str]:
+    values = panel.values()
+    low, high = min(values), max(values)
+    pad = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
+    low, high = low - pad, high + pad
+    height = panel.height - TOP
+
+    def y_at(y: float) -> float:
+        return top + height - (y - low) / (high - low) * height
+
+    out = [f'<g><text class="title" x="{LEFT}" y="{top - 9:.1f}">{escape(panel.title)}</text>']
+    for number, (name, begin, end) in enumerate(axis.shades):
+        x = axis.at(begin)
+        out.append(
+            f'<rect class="shade s{number % 2}" x="{x:.1f}" y="{top:.1f}" width="{max(0.0, axis.at(end) - x):.1f}" '
+            f'height="{height:.1f}"><title>{escape(name)}</title></rect>'
+        )
+    for tick in nice_ticks(low, high, 4):
+        y = y_at(tick)
+        out.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+        out.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    if panel.band:
+        upper = "L".join(f"{axis.at(x):.1f} {y_at(top_y):.1f}" for x, _, top_y in panel.band)
+        lower = "L".join(f"{axis.at(x):.1f} {y_at(low_y):.1f}" for x, low_y, _ in reversed(panel.band))
+        out.append(f'<path class="band" d="M{upper}L{lower}Z"/>')
+    for name, y in panel.limits:
+        out.append(f'<path class="limit" d="M{LEFT} {y_at(y):.1f}H{WIDTH - RIGHT}"/>')
+        out.append(f'<text class="tick" x="{LEFT + 4}" y="{y_at(y) + 13:.1f}">{escape(name)}</text>')
+    for name, x in axis.marks:
+        out.append(
+            f'<path class="mark" d="M{axis.at(x):.1f} {top:.1f}v{height:.1f}"><title>{escape(name)}</title></path>'
+        )
+    out += [f'<path class="line {item.style}" d="{_path(item, axis, y_at)}"/>' for item in panel.series]
+    out += _legend(panel, top)
+    out.append("</g>")
+    return out
+
+
+def _path(item: Series, axis: TimeAxis, y_at: Callable[[float], float]) -> str:
+    words = []
+    for number, (x, y) in enumerate(item.points):
+        px, py = axis.at(x), y_at(y)
+        if number and item.stairs:
+            words.append(f"H{px:.1f}V{py:.1f}")
+        else:
+            words.append(f"{'L' if number else 'M'}{px:.1f} {py:.1f}")
+    return "".join(words)
+
+
+def _legend(panel: Panel, top: float) -> list[str]:
+    """Right of the title, from the right edge inwards; one line needs none."""
+    entries = [(item.name, f"line {item.style}") for item in panel.series if item.name]
+    entries += [(panel.band_name, "bandkey")] if panel.band and panel.band_name else []
+    if len(entries) < 2:
+        return []
+    out, x = [], WIDTH - RIGHT
+    for name, style in reversed(entries):
+        x -= round(6.1 * len(name))
+        out.append(f'<text class="tick" x="{x}" y="{top - 9:.1f}">{escape(name)}</text>')
+        x -= 20
+        out.append(f'<path class="{style}" d="M{x} {top - 13:.1f}h15"/>')
+        x -= 10
+    return out
+
+
+def draw_timeline(axis: TimeAxis, marks: Sequence[tuple[str, float]]) -> str:
+    """The phases as one bar in proportion to their time, with named events below; empty when there is no time."""
+    if axis.until_x <= axis.from_x or not axis.shades:
+        return ""
+    width, height = 1000.0, 66
+    span = axis.until_x - axis.from_x
+    out = [
+        f'<svg viewBox="0 0 {width:g} {height}" class="timeline" role="img"><title>Phases over time</title>'
+    ]
+    for number, (name, begin, end) in enumerate(axis.shades):
+        x, w = (begin - axis.from_x) / span * width, max(1.5, (end - begin) / span * width)
+        out.append(
+            f'<g><rect class="phase p{number % 4}" x="{x:.1f}" y="0" width="{w:.1f}" height="26">'
+            f"<title>{escape(name)}: {end - begin:.1f} s</title></rect>"
+        )
+        if w > 8.2 * len(name):
+            out.append(
+                f'<text class="in" x="{x + w / 2:.1f}" y="18" text-anchor="middle">{escape(name)}</text>'
+            )
+        out.append("</g>")
+    edge = [-1e9, -1e9]
+    for name, at in marks:
+        x = (at - axis.from_x) / span * width
+        half = 3.4 * len(name)
+        place = min(max(x, half), width - half)
+        row = 0 if place - half > edge[0] else 1 if place - half > edge[1] else None
+        out.append(
+            f'<path class="pin" d="M{x:.1f} 26v7"><title>{escape(name)} at {at - axis.from_x:.1f} s</title></path>'
+        )
+        if row is not None:
+            edge[row] = place + half + 6
+            out.append(
+                f'<text class="tick" x="{place:.1f}" y="{45 + 15 * row}" text-anchor="middle">{escape(name)}</text>'
+            )
+    out.append("</svg>")
+    return "".join(out)
+
+
+def draw_flow(parts: Sequence[tuple[str, str, int]], label: str) -> str:
+    """One bar cut into named parts in proportion to their amounts.
 
     Args:
-        world: the story's ``world`` line.
-        track: (x_m, y_m, yaw_rad) over time.
-        chosen: id of the station that was bought from.
+        parts: (words, style class, amount).
+        label: for screen readers.
     """
-    room = world["room"]
-    scale = 80.0
-    width = (room["x_max_m"] - room["x_min_m"]) * scale + 40
-    height = (room["y_max_m"] - room["y_min_m"]) * scale + 40
-
-    def at(x_m: float, y_m: float) -> tuple[float, float]:
-        return 20 + (x_m - room["x_min_m"]) * scale, height - 20 - (y_m - room["y_min_m"]) * scale
-
-    out = [f'<svg viewBox="0 0 {width:.0f} {height:.0f}" class="map" role="img"><title>Map</title>']
-    x0, y0 = at(room["x_min_m"], room["y_max_m"])
-    out.append(f'<rect class="room" x="{x0}" y="{y0}" width="{width - 40:.0f}" height="{height - 40:.0f}"/>')
-    for dock in world["docks"]:
-        x, y = at(dock["x_m"], dock["y_m"])
-        turn = -math.degrees(dock["yaw_rad"])
-        kind = "dock on" if dock["station"] == chosen else "dock"
-        out.append(
-            f'<g class="{kind}" transform="translate({x:.1f} {y:.1f}) rotate({turn:.1f})">'
-            f'<rect x="0" y="-16" width="5" height="32"/><rect x="-12" y="-16" width="12" height="32"/></g>'
-        )
-        label_x = x - 50 * math.cos(dock["yaw_rad"])
-        label_y = y + 34 * math.sin(dock["yaw_rad"]) + 4
-        out.append(
-            f'<text class="label" x="{label_x:.1f}" y="{label_y:.1f}" text-anchor="middle">'
-            f"{escape(str(dock['station'] or dock['id']))}</text>"
-        )
-    if track:
-        words = [
-            f"{'L' if n else 'M'}{x:.1f} {y:.1f}" for n, (x, y) in enumerate(at(t[0], t[1]) for t in track)
-        ]
-        out.append(f'<path class="track" d="{"".join(words)}"/>')
-        for name, pose in (("start", track[0]), ("end", track[-1])):
-            x, y = at(pose[0], pose[1])
+    total = sum(amount for _, _, amount in parts)
+    if total <= 0:
+        return ""
+    out = [f'<svg viewBox="0 0 {WIDTH} 30" class="flow" role="img"><title>{escape(label)}</title>']
+    x = 0.0
+    for words, style, amount in parts:
+        width = amount / total * WIDTH
+        if amount > 0:
             out.append(
-                f'<g class="robot" transform="translate({x:.1f} {y:.1f}) rotate({-math.degrees(pose[2]):.1f})">'
-                f'<rect x="-20" y="-14" width="40" height="28" rx="6"/><path d="M8 -6L17 0L8 6Z"/></g>'
-                f'<text class="label" x="{x:.1f}" y="{y + 30:.1f}" text-anchor="middle">{name}</text>'
+                f'<rect class="{style}" x="{x:.1f}" y="0" width="{max(1.0, width - 1.5):.1f}" height="30" rx="3">'
+                f"<title>{escape(words)}</title></rect>"
             )
+        x += width
     out.append("</svg>")
     return "".join(out)

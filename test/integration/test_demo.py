@@ -7,12 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("rclpy", reason="pip install 'depai_robot[ros]', or source a ROS 2 installation")
 pytest.importorskip("mujoco", reason="pip install 'depai_robot[sim]'")
+pytest.importorskip("mcap", reason="pip install 'depai_robot[sim]'")
+
+from mcap.reader import make_reader
 
 from depai_robot.adapters.anvil import find_anvil
 from depai_robot.payment.receipt import parse_receipt
+from depai_robot.sim.key import DevelopmentSigner
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +33,47 @@ def run_demo(out: Path, *arguments: str) -> tuple[Path, "subprocess.CompletedPro
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=380)
     (run,) = out.iterdir()
     return run, done
+
+
+def meter_key(run: Path) -> bytes:
+    """The 64 bytes of the public key whose secret the far station's meter holds."""
+    file = yaml.safe_load((run / "station-st-far.yaml").read_text(encoding="utf-8"))
+    return DevelopmentSigner(file["meters"][0]["key"]["development"]).public_key
+
+
+def read_statements_as_a_stranger(path: Path, serial: str, public_key: bytes) -> int:
+    """Reads and verifies every record with another project's OCMF library; returns the energy in between."""
+    pyocmf = pytest.importorskip("pyocmf", reason="pip install 'depai_robot[test]'")
+    # SubjectPublicKeyInfo of a secp256k1 key in DER: the fixed header and the point. Source: RFC 5480, section 2.
+    der = bytes.fromhex("3056301006072a8648ce3d020106052b8104000a034200") + b"\x04" + public_key
+    values_kwh, numbers, kinds = [], [], []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        record = pyocmf.OCMF.from_string(text, strict=True)
+        assert record.verify_signature(der.hex()) is True
+        assert record.payload.MS == serial
+        (reading,) = record.payload.RD
+        values_kwh.append(reading.RV)
+        numbers.append(int(record.payload.PG.removeprefix("T")))
+        kinds.append(reading.TX.value)
+    assert len(values_kwh) > 20
+    assert values_kwh == sorted(values_kwh)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "no record is missing"
+    assert (kinds[0], set(kinds[1:-1]), kinds[-1]) == ("B", {"C"}, "E")
+    return int((values_kwh[-1] - values_kwh[0]) * 1_000_000)
+
+
+def check_recording(path: Path) -> None:
+    """The recording is whole, and what a replay needs is in it."""
+    with path.open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary is not None, "the file was not ended"
+    counts = {
+        channel.topic: summary.statistics.channel_message_counts.get(number, 0)
+        for number, channel in summary.channels.items()
+    }
+    for topic in ("/clock", "/odom", "/cmd_vel", "/battery_state", "/detected_dock_pose", "/docking/state"):
+        assert counts.get(topic, 0) > 2, f"{topic}: {counts}"
+    assert counts["/camera/image_raw/compressed"] > 5
 
 
 def test_an_honest_run_reconciles(tmp_path: Path) -> None:
@@ -46,9 +92,12 @@ def test_an_honest_run_reconciles(tmp_path: Path) -> None:
     page = (run / "report.html").read_text()
     assert "reconciled" in page
     assert not re.search(r"""(?:src|href)=["']https?:""", page), "the report must open offline"
-    assert (run / "run.mcap").read_bytes()[:8] == b"\x89MCAP0\r\n"
     assert (run / "run.mcap").stat().st_size > 50_000
-    assert (run / "statements.ocmf").read_text().startswith("OCMF|")
+    check_recording(run / "run.mcap")
+    energy_milliwh = read_statements_as_a_stranger(
+        run / "statements.ocmf", f"M-{receipt.station}", meter_key(run)
+    )
+    assert energy_milliwh == receipt.station_energy_milliwh
 
 
 @pytest.mark.parametrize("cheat", ["over-meter"])

@@ -169,7 +169,9 @@ class Run:
     def stays(self) -> list[Stay]:
         """The session's way through its phases; the begin in IDLE is left out."""
         states = [line for line in self.of("state", "wallet") if line.text("session") == self.session]
-        ends = [line.ros_s for line in states[1:]] + [self.end_s]
+        if not states:
+            return []
+        ends = [*(line.ros_s for line in states[1:]), self.end_s]
         return [
             Stay(line.text("to"), line.text("cause"), line.ros_s, max(line.ros_s, end))
             for line, end in zip(states, ends, strict=True)

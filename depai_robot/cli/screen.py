@@ -27,7 +27,7 @@ from depai_robot.charging.transition import RobotPhase
 
 TRANCHES_SHOWN = 8
 EVENTS_SHOWN = 8
-ROOMY_ROWS = 44
+ROOMY_ROWS = 52
 """From this height on nothing is folded together."""
 FRAMES_PER_S = 8
 

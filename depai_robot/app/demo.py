@@ -73,8 +73,10 @@ class Demo:
         parse_world(yaml.safe_dump(self._world), "the demo's world")
         self.stations = plan_stations(plan, [dock["id"] for dock in self._world["docks"]])
         self._dock_by_id = {dock["id"]: dock for dock in self._world["docks"]}
+        # Keys of this run alone: two demos side by side must not hold the same key, which the key lock refuses.
+        self._key_prefix = f"demo {plan.folder.name[:40]} {os.getpid()}"
         self.keys = {
-            role: DevelopmentSigner(f"demo {plan.seed} {role}")
+            role: DevelopmentSigner(f"{self._key_prefix} {role}")
             for role in ("identity", "voucher", "payer", "owner")
         }
         self._supervisor: Supervisor | None = None
@@ -261,7 +263,7 @@ class Demo:
 
     def station_key(self, station: str, role: str) -> DevelopmentSigner:
         """A station's key: ``identity``, ``receiver`` or ``meter``."""
-        return DevelopmentSigner(f"demo {self.plan.seed} {station} {role}")
+        return DevelopmentSigner(f"{self._key_prefix} {station} {role}")
 
     def _write_files(self) -> None:
         plan, folder = self.plan, self.plan.folder
@@ -308,8 +310,7 @@ class Demo:
 
     def _wallet_file(self) -> dict[str, Any]:
         names = {
-            role: {"development": f"demo {self.plan.seed} {role}"}
-            for role in ("identity", "voucher", "payer")
+            role: {"development": f"{self._key_prefix} {role}"} for role in ("identity", "voucher", "payer")
         }
         return {
             "version": 1,
@@ -324,7 +325,7 @@ class Demo:
 
     def _station_file(self, station: StationPlan) -> dict[str, Any]:
         dock = self._dock_by_id[station.dock]
-        prefix = f"demo {self.plan.seed} {station.id}"
+        prefix = f"{self._key_prefix} {station.id}"
         data: dict[str, Any] = {
             "version": 1,
             "station": station.id,

@@ -1,46 +1,27 @@
 """ports.Journal on SQLite: append-only, on disk before append returns, one process at a time.
 
 WAL with ``synchronous=FULL``: a commit is one fsync of the log. Triggers refuse to change or delete a row, so that an
-accident in our own code is an error too. Each row's hash covers the row before it: a torn, edited or missing row is
-found at open, and nothing is signed until a person has looked.
+accident in our own code is an error too. Each row's hash covers the rows before it (:mod:`journal_form`), and the head
+is noted beside (:mod:`journal_head`): what is torn, edited, missing or put back from a copy is found at open, before
+anything is signed.
 """
 
+import contextlib
 import fcntl
-import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from depai_robot.adapters import journal_form
+from depai_robot.adapters.journal_form import SCHEMA_VERSION, Form, chain_hash
+from depai_robot.adapters.journal_head import Head, HeadFile, head_path, read_head
 from depai_robot.ports import JournalRow
 from depai_robot.values.error import JournalError
 
-SCHEMA_VERSION = 1
-_GENESIS = bytes(32)
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE row (
-    number INTEGER PRIMARY KEY,
-    step_version INTEGER NOT NULL,
-    data BLOB NOT NULL,
-    hash BLOB NOT NULL
-);
-CREATE TABLE snapshot (
-    number INTEGER PRIMARY KEY,
-    step_version INTEGER NOT NULL,
-    data BLOB NOT NULL,
-    hash BLOB NOT NULL
-);
-CREATE TRIGGER row_keep_update BEFORE UPDATE ON row BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER row_keep_delete BEFORE DELETE ON row BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-"""
-
-
-def chain_hash(previous: bytes, number: int, step_version: int, data: bytes) -> bytes:
-    """Hash of a row that covers every row before it."""
-    head = previous + number.to_bytes(8, "big") + step_version.to_bytes(4, "big")
-    return hashlib.sha256(head + data).digest()
+OPEN_CHECK_BYTES_MAX = 96 * 1024 * 1024
+"""A file up to this size is checked whole at every open (0.4 s measured on a desktop core); of a larger one what the
+state is made from: the snapshot and the rows behind it. ``depai-robot journal verify`` checks any size."""
 
 
 class SqliteJournal:
@@ -51,21 +32,24 @@ class SqliteJournal:
         owner: names whose journal it is (a key's address); another owner's file is refused.
 
     Raises:
-        JournalError: held by another process, damaged, of another owner or schema, or not writable.
+        JournalError: held by another process, damaged, of another owner or schema, or not writable. The message says
+            what was seen and what to do; nothing may be signed.
     """
 
     def __init__(self, path: Path, owner: str) -> None:
         self.path = path
         self._lock_file = -1
+        self._head: HeadFile | None = None
+        self._database: sqlite3.Connection | None = None
         self._lock(path.with_name(path.name + ".lock"))
         try:
-            self._open(path, owner)
-        except sqlite3.Error as error:
-            self._unlock()
-            raise JournalError(f"journal {path} can't be opened: {error}") from error
-        except JournalError:
-            self._unlock()
-            raise
+            self._open(owner)
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise JournalError(f"journal {path} can't be opened: {error}; {self._advice}") from error
+        except JournalError as error:
+            self.close()
+            raise JournalError(f"journal {path} {error}; {self._advice}") from error
 
     def _lock(self, path: Path) -> None:
         try:
@@ -80,35 +64,114 @@ class SqliteJournal:
         except OSError as error:
             raise JournalError(f"journal lock {path}: {error}") from error
 
-    def _unlock(self) -> None:
-        if self._lock_file >= 0:
-            os.close(self._lock_file)
-            self._lock_file = -1
+    @property
+    def _advice(self) -> str:
+        return f"nothing is signed: look with 'depai-robot journal verify {self.path}'"
 
-    def _open(self, path: Path, owner: str) -> None:
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._database is None:
+            raise JournalError(f"journal {self.path} is closed")
+        return self._database
+
+    # --- open ----------------------------------------------------------------------------------------------
+
+    def _open(self, owner: str) -> None:
+        self._check_file()
         # The runner's thread uses it after another has opened it; never two at once.
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        path.chmod(0o600)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA wal_autocheckpoint=4000")
-        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'row'").fetchone():
-            self._db.executescript("BEGIN IMMEDIATE;" + _SCHEMA + "COMMIT;")
-            self._db.execute(
-                "INSERT INTO meta VALUES ('schema', ?), ('owner', ?)", (str(SCHEMA_VERSION), owner)
+        database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self._database = database
+        form = journal_form.identify(database)
+        if form is not None and form.owner != owner:
+            raise JournalError(
+                f"belongs to {form.owner}, expected {owner}: another robot's file, or another key's; put the"
+                " right one in its place"
             )
-        meta = dict(self._db.execute("SELECT key, value FROM meta").fetchall())
-        if meta.get("schema") != str(SCHEMA_VERSION):
-            raise JournalError(f"journal {path} has schema {meta.get('schema')}, expected {SCHEMA_VERSION}")
-        if meta.get("owner") != owner:
-            raise JournalError(f"journal {path} belongs to {meta.get('owner')}, expected {owner}")
-        last = self._db.execute("SELECT number, hash FROM row ORDER BY number DESC LIMIT 1").fetchone()
-        self._number, self._hash = (int(last[0]), bytes(last[1])) if last else (0, _GENESIS)
+        noted = read_head(head_path(self.path))
+        # Only now is it sure whose file it is: nothing of a stranger's was changed.
+        self.path.chmod(0o600)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute("PRAGMA wal_autocheckpoint=4000")
+        if form is None:
+            self._refuse_lost(noted, 0)
+            self._form, self._number, self._hash = Form(SCHEMA_VERSION, owner), 0, b""
+            self._hash = self._form.genesis
+            # The head first: rows without a head are refused.
+            self._head = HeadFile(head_path(self.path), Head(0, self._hash))
+            journal_form.create(database, owner)
+            return
+        if form.schema < SCHEMA_VERSION:
+            self._refuse_lost(noted, journal_form.read_length(database))
+            form = self._migrate(form)
+            noted = read_head(head_path(self.path))
+        self._form = form
+        self._check(noted)
+        self._head = HeadFile(head_path(self.path), Head(self._number, self._hash))
+
+    def _check_file(self) -> None:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return
+        if found.st_uid != os.geteuid():
+            raise JournalError(
+                f"belongs to user {found.st_uid}, this program runs as {os.geteuid()}: run it as that user, or"
+                " change the owner of the file and of those beside it"
+            )
+
+    def _check(self, noted: Head | None) -> None:
+        """Everything that the state will be made from; all of a file that is not too large."""
+        database, form = self._db, self._form
+        small = self.path.stat().st_size <= OPEN_CHECK_BYTES_MAX
+        if small:
+            check_pages(database)
+        length = journal_form.read_length(database)
+        check_head(noted, database, form, length)
+        snapshot = journal_form.read_snapshot(database, form)
+        for _ in journal_form.walk(database, form, 0 if small or snapshot is None else snapshot.number):
+            pass
+        self._number, self._hash = length, journal_form.read_hash(database, form, length)
+
+    @staticmethod
+    def _refuse_lost(noted: Head | None, length: int) -> None:
+        if noted is not None and noted.number > length:
+            raise JournalError(
+                f"has {length} rows, its head file noted {noted.number}: {noted.number - length} rows are lost"
+            )
+
+    def _migrate(self, form: Form) -> Form:
+        """Makes a file of schema 1 one of today; a copy of the old one stays beside."""
+        kept = self.path.with_name(f"{self.path.name}.schema-{form.schema}")
+        if not kept.exists():
+            part = kept.with_name(kept.name + ".part")
+            part.unlink(missing_ok=True)
+            with contextlib.closing(sqlite3.connect(part)) as copy:
+                self._db.backup(copy)
+            part.chmod(0o600)
+            part.replace(kept)
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            number, hashed = journal_form.migrate(self._db, form)
+            HeadFile(head_path(self.path), Head(number, hashed)).close()
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        return Form(SCHEMA_VERSION, form.owner)
+
+    # --- rows ----------------------------------------------------------------------------------------------
 
     @property
     def length(self) -> int:
         """How many rows there are."""
         return self._number
+
+    @property
+    def head(self) -> Head:
+        """The last row's number and hash."""
+        return Head(self._number, self._hash)
 
     def append(self, rows: Sequence[bytes], step_version: int) -> None:
         """See ports.Journal.append."""
@@ -120,77 +183,106 @@ class SqliteJournal:
             number += 1
             previous = chain_hash(previous, number, step_version, data)
             values.append((number, step_version, data, previous))
+        database = self._db
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            database.execute("BEGIN IMMEDIATE")
             try:
-                self._db.executemany("INSERT INTO row VALUES (?, ?, ?, ?)", values)
-                self._db.execute("COMMIT")
+                database.executemany("INSERT INTO row VALUES (?, ?, ?, ?)", values)
+                database.execute("COMMIT")
             except sqlite3.Error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
             raise JournalError(
                 f"journal {self.path} can't be written: {error}; nothing was appended"
             ) from error
         self._number, self._hash = number, previous
+        if self._head is not None:
+            # Should this fail, the rows are there and will be folded; nothing is signed on them before.
+            self._head.write(Head(number, previous))
 
     def rows(self, after: int = 0) -> Iterator[JournalRow]:
         """See ports.Journal.rows; only those behind row ``after``."""
-        previous = self._hash_of(after)
-        expected = after
+        number = after
         try:
-            for number, step_version, data, stored in self._db.execute(
-                "SELECT number, step_version, data, hash FROM row WHERE number > ? ORDER BY number", (after,)
-            ):
-                expected += 1
-                if number != expected:
-                    raise JournalError(f"journal {self.path} lacks row {expected}, the next one is {number}")
-                previous = chain_hash(previous, number, step_version, bytes(data))
-                if previous != stored:
-                    raise JournalError(f"journal {self.path} was damaged or edited at row {number}")
-                yield JournalRow(number, step_version, bytes(data))
+            for row in journal_form.walk(self._db, self._form, after):
+                number = row.number
+                yield row
         except sqlite3.Error as error:
-            raise JournalError(f"journal {self.path} can't be read after row {expected}: {error}") from error
-
-    def _hash_of(self, number: int) -> bytes:
-        if number == 0:
-            return _GENESIS
-        found = self._db.execute("SELECT hash FROM row WHERE number = ?", (number,)).fetchone()
-        if found is None:
-            raise JournalError(f"journal {self.path} has no row {number}")
-        return bytes(found[0])
+            raise JournalError(
+                f"journal {self.path} can't be read after row {number}: {error}; {self._advice}"
+            ) from error
+        except JournalError as error:
+            raise JournalError(f"journal {self.path} {error}; {self._advice}") from error
 
     def write_snapshot(self, data: bytes, step_version: int) -> None:
         """Keeps the state after the last row, so that a recovery need not fold the rows before it.
 
         The snapshot carries the hash of the last row: one of another history is not used.
         """
+        hashed = chain_hash(self._hash, self._number, step_version, data)
+        database = self._db
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute(
-                "INSERT OR REPLACE INTO snapshot VALUES (?, ?, ?, ?)",
-                (self._number, step_version, data, chain_hash(self._hash, self._number, step_version, data)),
-            )
-            self._db.execute("DELETE FROM snapshot WHERE number < ?", (self._number,))
-            self._db.execute("COMMIT")
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                database.execute(
+                    "INSERT OR REPLACE INTO snapshot VALUES (?, ?, ?, ?)",
+                    (self._number, step_version, data, hashed),
+                )
+                database.execute("DELETE FROM snapshot WHERE number < ?", (self._number,))
+                database.execute("COMMIT")
+            except sqlite3.Error:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
         except sqlite3.Error as error:
             raise JournalError(f"journal {self.path}: snapshot can't be written: {error}") from error
 
     def read_snapshot(self, step_version: int) -> tuple[int, bytes] | None:
         """(number of the row it stands after, state), or None when there is none of this step version."""
         try:
-            found = self._db.execute("SELECT number, step_version, data, hash FROM snapshot").fetchone()
+            found = journal_form.read_snapshot(self._db, self._form)
         except sqlite3.Error as error:
             raise JournalError(f"journal {self.path}: snapshot can't be read: {error}") from error
-        if found is None or found[1] != step_version:
+        except JournalError as error:
+            raise JournalError(f"journal {self.path} {error}; {self._advice}") from error
+        if found is None or found.step_version != step_version:
             return None
-        number, data = int(found[0]), bytes(found[2])
-        if chain_hash(self._hash_of(number), number, step_version, data) != bytes(found[3]):
-            raise JournalError(f"journal {self.path}: the snapshot after row {number} was damaged or edited")
-        return number, data
+        return found.number, found.data
 
     def close(self) -> None:
         """See ports.Journal.close."""
-        self._db.close()
-        self._unlock()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        if self._head is not None:
+            self._head.close()
+            self._head = None
+        if self._lock_file >= 0:
+            os.close(self._lock_file)
+            self._lock_file = -1
+
+
+def check_pages(database: sqlite3.Connection) -> None:
+    """Whether SQLite finds its own pages in order. Raises JournalError or sqlite3.Error."""
+    found = [str(line) for (line,) in database.execute("PRAGMA quick_check(3)")]
+    if found != ["ok"]:
+        raise JournalError("has damaged pages: " + "; ".join(found).replace("\n", " "))
+
+
+def check_head(noted: Head | None, database: sqlite3.Connection, form: Form, length: int) -> None:
+    """Whether the rows reach at least to the noted head, by the same chain. Raises JournalError or sqlite3.Error."""
+    if noted is None:
+        if length:
+            raise JournalError(
+                f"has {length} rows, and no head file beside it: it was put here from a copy, or the head was"
+                " removed, so rows may be lost"
+            )
+        return
+    if noted.number > length:
+        raise JournalError(
+            f"has {length} rows, its head file noted {noted.number}: {noted.number - length} rows are lost"
+        )
+    if journal_form.read_hash(database, form, noted.number) != noted.hash:
+        raise JournalError(f"is another history than its head file noted at row {noted.number}")

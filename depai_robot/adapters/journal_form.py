@@ -43,6 +43,10 @@ _TRIGGERS = {
 }
 
 
+class ForeignFileError(JournalError):
+    """A file that is not damaged, but none of ours: another program's, or a later version's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """What a file says of itself.
@@ -85,7 +89,8 @@ def identify(database: sqlite3.Connection) -> Form | None:
     """What a database is; None when it is empty. Changes nothing.
 
     Raises:
-        JournalError: it is none of ours, of a later version, or a table or trigger is not as it was made.
+        ForeignFileError: it is none of ours, or of a later version.
+        JournalError: what it says of itself does not fit together.
         sqlite3.Error: it can't be read.
     """
     found = dict(database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
@@ -95,24 +100,25 @@ def identify(database: sqlite3.Connection) -> Form | None:
         return None
     # Files of schema 1 were written before there was an application id.
     first = application == 0 and version == 0
-    if not {"meta", "row", "snapshot"} <= set(found) or (not first and application != APPLICATION_ID):
-        raise JournalError(
-            f"is an SQLite database, but no journal: it holds {_name_some(found)} under application id"
-            f" 0x{application:08x}, expected meta, row, snapshot under 0x{APPLICATION_ID:08x}"
+    if not {"meta", "row", "snapshot"} <= set(found):
+        raise ForeignFileError(
+            f"is an SQLite database, but no journal: it holds {_name_some(found)}, expected meta, row, snapshot"
         )
     meta = dict(database.execute("SELECT key, value FROM meta").fetchall())
     schema = _parse_schema(meta.get("schema"))
     if schema > SCHEMA_VERSION:
-        raise JournalError(
+        raise ForeignFileError(
             f"has schema {schema}, this program knows 1 to {SCHEMA_VERSION}: a later version has written it,"
             " install that version again"
+        )
+    if not first and application != APPLICATION_ID:
+        raise JournalError(
+            f"is damaged or edited: application id 0x{application:08x}, expected 0x{APPLICATION_ID:08x}"
         )
     if schema != (version or 1) or not isinstance(meta.get("owner"), str):
         raise JournalError(
             f"is damaged or edited: schema {schema} under version {version}, owner {meta.get('owner')!r}"
         )
-    if schema == SCHEMA_VERSION:
-        _check_objects(found)
     return Form(schema, meta["owner"])
 
 
@@ -128,7 +134,14 @@ def _parse_schema(text: object) -> int:
     return int(text)
 
 
-def _check_objects(found: dict[str, str]) -> None:
+def _name_some(names: dict[str, str]) -> str:
+    shown = ", ".join(sorted(names)[:5])
+    return f"{shown}, ..." if len(names) > 5 else shown or "nothing"
+
+
+def check_objects(database: sqlite3.Connection) -> None:
+    """Tables and triggers of a file of today are as they were made. Raises JournalError or sqlite3.Error."""
+    found = dict(database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
     expected = _TABLES | _TRIGGERS
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
@@ -138,9 +151,11 @@ def _check_objects(found: dict[str, str]) -> None:
             raise JournalError(f"was edited: {name} {what} in its schema")
 
 
-def _name_some(names: dict[str, str]) -> str:
-    shown = ", ".join(sorted(names)[:5])
-    return f"{shown}, ..." if len(names) > 5 else shown or "nothing"
+def check_pages(database: sqlite3.Connection) -> None:
+    """Whether SQLite finds its own pages in order. Raises JournalError or sqlite3.Error."""
+    found = [str(line) for (line,) in database.execute("PRAGMA quick_check(3)")]
+    if found != ["ok"]:
+        raise JournalError("has damaged pages: " + "; ".join(found).replace("\n", " "))
 
 
 def read_length(database: sqlite3.Connection) -> int:

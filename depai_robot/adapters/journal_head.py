@@ -10,9 +10,11 @@ fsync: after a power cut the head may lag behind the rows, never run ahead of th
 
 import hashlib
 import os
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from depai_robot.adapters.journal_form import Form, read_hash
 from depai_robot.values.error import JournalError
 
 _MAGIC = b"dPhead02"
@@ -71,6 +73,28 @@ def read_head(path: Path) -> Head | None:
     if not whole:
         raise JournalError(f"head {path} is damaged: neither of its two slots is whole")
     return max(whole, key=lambda slot: slot.number)
+
+
+def refuse_lost(noted: Head | None, length: int) -> None:
+    """Whether there are as many rows as were noted. Raises JournalError."""
+    if noted is not None and noted.number > length:
+        raise JournalError(
+            f"has {length} rows, its head file noted {noted.number}: {noted.number - length} rows are lost"
+        )
+
+
+def check_head(noted: Head | None, database: sqlite3.Connection, form: Form, length: int) -> None:
+    """Whether the rows reach at least to the noted head, by the same chain. Raises JournalError or sqlite3.Error."""
+    if noted is None:
+        if length:
+            raise JournalError(
+                f"has {length} rows, and no head file beside it: it was put here from a copy, or the head was"
+                " removed, so rows may be lost"
+            )
+        return
+    refuse_lost(noted, length)
+    if read_hash(database, form, noted.number) != noted.hash:
+        raise JournalError(f"is another history than its head file noted at row {noted.number}")
 
 
 class HeadFile:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from depai_robot.adapters import journal_form
 from depai_robot.adapters.journal_form import SCHEMA_VERSION, Form, chain_hash
-from depai_robot.adapters.journal_head import Head, HeadFile, head_path, read_head
+from depai_robot.adapters.journal_head import Head, HeadFile, check_head, head_path, read_head, refuse_lost
 from depai_robot.ports import JournalRow
 from depai_robot.values.error import JournalError
 
@@ -94,7 +94,7 @@ class SqliteJournal:
         database.execute("PRAGMA synchronous=FULL")
         database.execute("PRAGMA wal_autocheckpoint=4000")
         if form is None:
-            self._refuse_lost(noted, 0)
+            refuse_lost(noted, 0)
             self._form, self._number, self._hash = Form(SCHEMA_VERSION, owner), 0, b""
             self._hash = self._form.genesis
             # The head first: rows without a head are refused.
@@ -102,7 +102,7 @@ class SqliteJournal:
             journal_form.create(database, owner)
             return
         if form.schema < SCHEMA_VERSION:
-            self._refuse_lost(noted, journal_form.read_length(database))
+            refuse_lost(noted, journal_form.read_length(database))
             form = self._migrate(form)
             noted = read_head(head_path(self.path))
         self._form = form
@@ -123,22 +123,16 @@ class SqliteJournal:
     def _check(self, noted: Head | None) -> None:
         """Everything that the state will be made from; all of a file that is not too large."""
         database, form = self._db, self._form
+        journal_form.check_objects(database)
         small = self.path.stat().st_size <= OPEN_CHECK_BYTES_MAX
         if small:
-            check_pages(database)
+            journal_form.check_pages(database)
         length = journal_form.read_length(database)
         check_head(noted, database, form, length)
         snapshot = journal_form.read_snapshot(database, form)
         for _ in journal_form.walk(database, form, 0 if small or snapshot is None else snapshot.number):
             pass
         self._number, self._hash = length, journal_form.read_hash(database, form, length)
-
-    @staticmethod
-    def _refuse_lost(noted: Head | None, length: int) -> None:
-        if noted is not None and noted.number > length:
-            raise JournalError(
-                f"has {length} rows, its head file noted {noted.number}: {noted.number - length} rows are lost"
-            )
 
     def _migrate(self, form: Form) -> Form:
         """Makes a file of schema 1 one of today; a copy of the old one stays beside."""
@@ -262,27 +256,3 @@ class SqliteJournal:
         if self._lock_file >= 0:
             os.close(self._lock_file)
             self._lock_file = -1
-
-
-def check_pages(database: sqlite3.Connection) -> None:
-    """Whether SQLite finds its own pages in order. Raises JournalError or sqlite3.Error."""
-    found = [str(line) for (line,) in database.execute("PRAGMA quick_check(3)")]
-    if found != ["ok"]:
-        raise JournalError("has damaged pages: " + "; ".join(found).replace("\n", " "))
-
-
-def check_head(noted: Head | None, database: sqlite3.Connection, form: Form, length: int) -> None:
-    """Whether the rows reach at least to the noted head, by the same chain. Raises JournalError or sqlite3.Error."""
-    if noted is None:
-        if length:
-            raise JournalError(
-                f"has {length} rows, and no head file beside it: it was put here from a copy, or the head was"
-                " removed, so rows may be lost"
-            )
-        return
-    if noted.number > length:
-        raise JournalError(
-            f"has {length} rows, its head file noted {noted.number}: {noted.number - length} rows are lost"
-        )
-    if journal_form.read_hash(database, form, noted.number) != noted.hash:
-        raise JournalError(f"is another history than its head file noted at row {noted.number}")

@@ -65,6 +65,10 @@ class PretendChain:
         """Raises ValueError with the contract's error."""
         if isinstance(call, fx.SettleWish):
             return
+        if isinstance(call, fx.ClaimBatchWish):
+            for row in call.rows:
+                self.check(row)
+            return
         key = channel_key(self.network, call.channel)
         row = self.channel(key)
         if isinstance(call, fx.DepositWish):
@@ -116,6 +120,8 @@ class PretendChain:
                     row["settled"] = row["claimed"]
             self.balances[call.receiver] = self.balances.get(call.receiver, 0) + amount
             return (("Settled", b"", amount),)
+        if isinstance(call, fx.ClaimBatchWish):
+            return tuple(event for row in call.rows for event in self._claim(row))
         key = channel_key(self.network, call.channel)
         row = self.channel(key)
         row["config"] = call.channel
@@ -128,8 +134,7 @@ class PretendChain:
             row["balance"] += call.amount_atomic
             return (("Deposited", key, call.amount_atomic),)
         if isinstance(call, fx.ClaimWish):
-            row["claimed"] = max(row["claimed"], call.total_claimed_atomic)
-            return (("Claimed", key, row["claimed"]),)
+            return self._claim(call)
         if isinstance(call, fx.RefundWish):
             amount = min(call.amount_atomic, row["balance"] - row["claimed"])
             row["balance"] -= amount
@@ -145,6 +150,21 @@ class PretendChain:
         row["withdraw_at"] = 0
         self.balances[call.channel.payer] += amount
         return (("WithdrawFinalized", key, amount),)
+
+    def _claim(self, call: fx.ClaimWish) -> tuple:
+        key = channel_key(self.network, call.channel)
+        row = self.channel(key)
+        row["claimed"] = max(row["claimed"], call.total_claimed_atomic)
+        return (("Claimed", key, row["claimed"]),)
+
+    def bad_rows(self, rows: tuple) -> dict[bytes, str]:
+        bad = {}
+        for row in rows:
+            try:
+                self.check(row)
+            except (ValueError, SignatureError) as error:
+                bad[channel_key(self.network, row.channel)] = str(error)
+        return bad
 
 
 @dataclass
@@ -408,7 +428,10 @@ class World:
             agent.timers[wish.name] = max(wish.at_session_ns, self.now_ns)
         elif isinstance(wish, fx.ClearTimer):
             agent.timers.pop(wish.name, None)
-        elif isinstance(wish, fx.ReadHead | fx.ReadChannel | fx.PrepareTransaction | fx.BroadcastTransaction):
+        elif isinstance(
+            wish,
+            fx.ReadHead | fx.ReadChannel | fx.PrepareTransaction | fx.BroadcastTransaction | fx.FindBadRows,
+        ):
             self.chain_effect(agent, wish)
         elif isinstance(wish, fx.KeepReceipt):
             self.receipts.append(wish.receipt)
@@ -451,6 +474,8 @@ class World:
             self.put(agent, lambda: ft.ChainHeadObserved(self.at, *self.chain.head()), 10_000_000)
         elif isinstance(wish, fx.ReadChannel):
             self.put(agent, lambda: self.read_channel(wish), 10_000_000)
+        elif isinstance(wish, fx.FindBadRows):
+            self.put(agent, lambda: self.blame(wish), 10_000_000)
         elif isinstance(wish, fx.PrepareTransaction):
             self.put(agent, lambda: self.prepare(wish), 10_000_000)
         else:
@@ -467,6 +492,10 @@ class World:
             row["nonce"],
             self.chain.number,
         )
+
+    def blame(self, wish: fx.FindBadRows) -> Any:
+        bad = self.chain.bad_rows(wish.rows)
+        return ft.BadRowsFound(self.at, wish.purpose, tuple(bad), next(iter(bad.values()), ""))
 
     def prepare(self, wish: fx.PrepareTransaction) -> Any:
         try:

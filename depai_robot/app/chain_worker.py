@@ -58,6 +58,15 @@ def _config(channel: wish.ChannelJson) -> ChannelConfig:
     )
 
 
+def _claim_row(row: wish.ClaimWish, domain: bytes) -> ClaimRow:
+    config = _config(row.channel)
+    return ClaimRow(
+        config,
+        Voucher(channel_id(config, domain), row.ceiling_atomic, row.signature),
+        row.total_claimed_atomic,
+    )
+
+
 def wish_to_call(call: Any, domain: bytes) -> ChainCall:
     """The port's call of a machine's wish."""
     if isinstance(call, wish.DepositWish):
@@ -66,9 +75,9 @@ def wish_to_call(call: Any, domain: bytes) -> ChainCall:
         )
         return DepositCall(_config(call.channel), authorization)
     if isinstance(call, wish.ClaimWish):
-        config = _config(call.channel)
-        voucher = Voucher(channel_id(config, domain), call.ceiling_atomic, call.signature)
-        return ClaimCall((ClaimRow(config, voucher, call.total_claimed_atomic),))
+        return ClaimCall((_claim_row(call, domain),))
+    if isinstance(call, wish.ClaimBatchWish):
+        return ClaimCall(tuple(_claim_row(row, domain) for row in call.rows))
     if isinstance(call, wish.SettleWish):
         return SettleCall(Address(call.receiver), Address(call.token))
     if isinstance(call, wish.RefundWish):

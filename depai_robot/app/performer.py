@@ -122,7 +122,12 @@ class Performer:
         elif isinstance(effect, wish.Publish):
             self._broker.publish(effect.topic, effect.token.encode(), retain=effect.retain)
         elif isinstance(
-            effect, wish.ReadHead | wish.ReadChannel | wish.PrepareTransaction | wish.BroadcastTransaction
+            effect,
+            wish.ReadHead
+            | wish.ReadChannel
+            | wish.PrepareTransaction
+            | wish.BroadcastTransaction
+            | wish.FindBadRows,
         ):
             self._chain.ask(effect)
         elif isinstance(effect, wish.KeepReceipt):

@@ -98,6 +98,13 @@ class BroadcastTransaction(_Effect, frozen=True):
     confirmations: int
 
 
+class FindBadRows(_Effect, frozen=True):
+    """A batch of claims was refused: ask the chain which of its rows are to blame -> BadRowsFound or ChainFailed."""
+
+    purpose: str
+    rows: "tuple[ClaimWish, ...]"
+
+
 class KeepReceipt(_Effect, frozen=True):
     """Write the receipt's canonical JSON, signed with the identity key, where people find it."""
 
@@ -236,6 +243,12 @@ class ClaimWish(_Effect, frozen=True):
     total_claimed_atomic: int
 
 
+class ClaimBatchWish(_Effect, frozen=True):
+    """Record what was earned on several channels in one transaction."""
+
+    rows: tuple[ClaimWish, ...]
+
+
 class SettleWish(_Effect, frozen=True):
     """Be paid."""
 
@@ -263,7 +276,15 @@ class FinalizeWithdrawWish(_Effect, frozen=True):
     channel: ChannelJson
 
 
-Call = DepositWish | ClaimWish | SettleWish | RefundWish | InitiateWithdrawWish | FinalizeWithdrawWish
+Call = (
+    DepositWish
+    | ClaimWish
+    | ClaimBatchWish
+    | SettleWish
+    | RefundWish
+    | InitiateWithdrawWish
+    | FinalizeWithdrawWish
+)
 
 Effect = (
     SealMessage
@@ -275,6 +296,7 @@ Effect = (
     | ReadChannel
     | PrepareTransaction
     | BroadcastTransaction
+    | FindBadRows
     | KeepReceipt
     | KeepEvidence
     | StartDocking

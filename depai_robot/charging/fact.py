@@ -160,6 +160,20 @@ class TransactionConfirmed(_Fact, frozen=True):
     events: tuple[tuple[str, bytes, int], ...]
 
 
+class BadRowsFound(_Fact, frozen=True):
+    """The rows that make a batch of claims fail.
+
+    Attributes:
+        purpose: of the effect that asked.
+        channel_ids: 32 bytes each; empty when every row would pass now.
+        reason: the contract's, for people.
+    """
+
+    purpose: str
+    channel_ids: tuple[bytes, ...]
+    reason: str
+
+
 class StopRequested(_Fact, frozen=True):
     """An operator, a limit or a safety part wants the session to end."""
 
@@ -186,6 +200,20 @@ class ChargeRequested(_Fact, frozen=True):
     x_mm: int
     y_mm: int
     reading: BatteryRead
+
+
+class ChannelCloseRequested(_Fact, frozen=True):
+    """The owner wants the rest of a kept channel back.
+
+    Attributes:
+        session: a fresh id for the correspondence about it.
+        channel_id: 32 bytes.
+        reason: for people.
+    """
+
+    session: str
+    channel_id: bytes
+    reason: str
 
 
 class DockingEnded(_Fact, frozen=True):
@@ -267,8 +295,10 @@ Fact = (
     | ChainFailed
     | TransactionSigned
     | TransactionConfirmed
+    | BadRowsFound
     | StopRequested
     | ChargeRequested
+    | ChannelCloseRequested
     | DockingEnded
     | BatteryObserved
     | ProbeRead

@@ -65,6 +65,7 @@ class ChargingTerms(_Body, frozen=True):
         voucher_timeout_ms: how long a voucher may take before the station stops.
         confirmations: blocks that a deposit needs, its own included.
         hold_until_s: the connector is held until then.
+        channel: the quote is for a robot that pays from this channel of an earlier session, without a deposit.
     """
 
     station: Id
@@ -82,6 +83,7 @@ class ChargingTerms(_Body, frozen=True):
     voucher_timeout_ms: Milliseconds
     confirmations: Annotated[int, Meta(ge=1, le=1000)]
     hold_until_s: UnixSeconds
+    channel: Bytes32Hex | None = None
 
 
 class Offer(_Body, frozen=True):
@@ -102,6 +104,8 @@ class Offer(_Body, frozen=True):
         receiver: who is paid.
         receiver_authorizer: who signs claims and refunds.
         meter: of the connector.
+        reuse_fee_atomic: indicative start fee for a robot that pays from the channel of an earlier session;
+            None when the station keeps no channels.
     """
 
     station: Id
@@ -118,6 +122,7 @@ class Offer(_Body, frozen=True):
     receiver: AddressHex
     receiver_authorizer: AddressHex
     meter: MeterIdentity
+    reuse_fee_atomic: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
 
 
 class QuoteRequest(_Body, frozen=True):
@@ -129,6 +134,7 @@ class QuoteRequest(_Body, frozen=True):
         power_max_w: the robot can take.
         current_type: AC or DC.
         payer_authorizer: whose signature will be on vouchers.
+        channel: of an earlier session, that the robot would pay from.
     """
 
     robot: Id
@@ -136,6 +142,7 @@ class QuoteRequest(_Body, frozen=True):
     power_max_w: Annotated[int, Meta(ge=1, le=1_000_000)]
     current_type: Annotated[str, Meta(pattern=r"^(AC|DC)\Z")]
     payer_authorizer: AddressHex
+    channel: Bytes32Hex | None = None
 
 
 class Quote(_Body, frozen=True):

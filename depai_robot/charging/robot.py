@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from depai_robot.charging import (
+    robot_channel,
     robot_charging,
     robot_ending,
     robot_quoting,
@@ -22,6 +23,7 @@ from depai_robot.charging.fact import (
     BatteryObserved,
     ChainFailed,
     ChainHeadObserved,
+    ChannelCloseRequested,
     ChannelObserved,
     ChargeRequested,
     DockingEnded,
@@ -55,7 +57,7 @@ from depai_robot.charging.transition import RobotPhase
 from depai_robot.values.error import BugError, JournalError
 from depai_robot.values.identity import require_id
 
-STEP_VERSION = 1
+STEP_VERSION = 2
 """Rises when a change of the machine would fold an old journal to another state."""
 
 _BEFORE_SIGNATURE = (RobotPhase.QUOTING, RobotPhase.BACKING_OFF, RobotPhase.CALLING_FOR_HELP)
@@ -105,6 +107,8 @@ def step(state: RobotState, fact: Fact) -> tuple[RobotState, Effects]:
     state = replace(state, now_ns=now_ns)
     if isinstance(fact, ChargeRequested):
         return _request(state, fact)
+    if isinstance(fact, ChannelCloseRequested):
+        return _close(state, fact)
     if isinstance(fact, MessageReceived):
         return _receive(state, fact)
     if isinstance(fact, ChainHeadObserved):
@@ -169,6 +173,25 @@ def _request(state: RobotState, fact: ChargeRequested) -> tuple[RobotState, Effe
     fresh = Session(id=fact.session, phase=before, salt=fact.salt, wanted=wanted, opened_s=fact.at.wall_s)
     turn = RobotTurn(state, fact, "ChargeRequested", fresh)
     robot_quoting.start_quoting(turn)
+    state, effects = turn.store(), turn.finish()
+    for number, channel_id in enumerate(robot_channel.stale_channels(state, fact.at.wall_s)):
+        wish = ChannelCloseRequested(
+            fact.at, f"{fact.session[:80]}.close{number}", channel_id, "kept for too long"
+        )
+        state, more = _close(state, wish)
+        effects += more
+    return state, effects
+
+
+def _close(state: RobotState, fact: ChannelCloseRequested) -> tuple[RobotState, Effects]:
+    """The rest of a kept channel comes back beside whatever else goes on."""
+    session = robot_channel.closing_session(state, fact)
+    if session is None:
+        return _ignore(state, "no such kept channel with anything in it"), ()
+    state = robot_channel.mark_closing(state, fact.channel_id, session.id)
+    state = replace(state, background={**state.background, session.id: session})
+    turn = RobotTurn(state, fact, "ChannelCloseRequested", session)
+    robot_settlement.start_settling(turn)
     return turn.store(), turn.finish()
 
 
@@ -242,7 +265,7 @@ def _on_message(turn: RobotTurn, fact: MessageReceived, draft: Draft) -> None:
     if agreement is None or fact.sender != agreement.offer.sender:
         turn.ignore("message of another station")
         return
-    if turn.at_phase(RobotPhase.FUNDING) and not turn.session.money.signed:
+    if turn.at_phase(RobotPhase.FUNDING) and not turn.session.money.vouchers:
         if isinstance(body, SessionStop | SessionEvent):
             robot_quoting.leave(turn, "the station withdrew its quote")
         else:
@@ -271,7 +294,7 @@ def _on_result(turn: RobotTurn, body: PaymentResult, token: str) -> None:
     elif turn.at_phase(RobotPhase.CHARGING):
         robot_charging.on_voucher_answer(turn, body, token)
     elif turn.at_phase(RobotPhase.SETTLING):
-        robot_settlement.on_refund_answer(turn, body, token)
+        robot_settlement.on_closing_answer(turn, body, token)
     else:
         turn.ignore("late payment result")
 
@@ -292,7 +315,7 @@ def _on_timer(turn: RobotTurn, fact: TimerFired) -> None:
 
 
 def _on_funding_timer(turn: RobotTurn) -> None:
-    if turn.session.money.signed:
+    if turn.session.money.vouchers:
         robot_ending.stop(turn, "Timeout", "the deposit was not seen on chain in time", fault="failed")
     else:
         robot_quoting.leave(turn, "the head of the chain was not seen in time")
@@ -337,7 +360,7 @@ def _on_head(turn: RobotTurn, _fact: ChainHeadObserved) -> None:
     waited = turn.end(turn.purpose("head"))
     if not waited:
         return
-    if turn.at_phase(RobotPhase.FUNDING) and not turn.session.money.signed:
+    if turn.at_phase(RobotPhase.FUNDING) and not turn.session.money.vouchers:
         robot_quoting.sign_deposit(turn)
     elif turn.at_phase(RobotPhase.CHARGING):
         disagrees = turn.head_disagrees()
@@ -352,8 +375,10 @@ def _on_head(turn: RobotTurn, _fact: ChainHeadObserved) -> None:
 
 
 def _on_channel(turn: RobotTurn, fact: ChannelObserved) -> None:
-    if turn.at_phase(RobotPhase.FUNDING) and turn.session.money.signed:
+    if turn.at_phase(RobotPhase.FUNDING) and turn.session.money.vouchers:
         robot_quoting.on_funding_channel(turn, fact)
+    elif turn.at_phase(RobotPhase.FUNDING):
+        robot_quoting.on_kept_channel(turn, fact)
     elif turn.at_phase(RobotPhase.SETTLING, RobotPhase.WITHDRAWING):
         robot_settlement.on_channel(turn, fact)
     else:
@@ -362,7 +387,8 @@ def _on_channel(turn: RobotTurn, fact: ChannelObserved) -> None:
 
 
 def _on_chain_failed(turn: RobotTurn, fact: ChainFailed) -> None:
-    if turn.failed(fact) and fact.purpose.endswith(":head") and turn.at_phase(RobotPhase.FUNDING):
+    unsigned = turn.at_phase(RobotPhase.FUNDING) and not turn.session.money.vouchers
+    if turn.failed(fact) and unsigned:
         robot_quoting.leave(turn, f"the chain does not serve: {fact.message}")
 
 
@@ -375,7 +401,9 @@ def _on_signed(turn: RobotTurn, fact: TransactionSigned) -> None:
 
 def _on_stop(turn: RobotTurn, fact: StopRequested) -> None:
     session = turn.session
-    if turn.at_phase(*_BEFORE_SIGNATURE) or (turn.at_phase(RobotPhase.FUNDING) and not session.money.signed):
+    if turn.at_phase(*_BEFORE_SIGNATURE) or (
+        turn.at_phase(RobotPhase.FUNDING) and not session.money.vouchers
+    ):
         robot_quoting.cancel(turn)
     elif turn.at_phase(*_AT_STATION):
         robot_ending.stop(turn, "Remote", fact.reason)

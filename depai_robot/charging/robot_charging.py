@@ -290,8 +290,8 @@ def sign_voucher(turn: RobotTurn, body: NeedVoucher, need_id: str, token: str) -
         number=len(session.tranches) + 1 if not session.tranches else session.tranches[-1].number + 1,
         station_milliwh=meter.reconciled.station_milliwh,
         own_milliwh=meter.reconciled.own_milliwh,
-        ceiling_atomic=ceiling,
-        cost_atomic=session.owed_for(meter.reconciled.station_milliwh),
+        ceiling_atomic=ceiling - money.base,
+        cost_atomic=session.owed_for(meter.reconciled.station_milliwh) - money.base,
     )
     turn.update(
         payment=Pending(letter, need_id, need.amount_atomic, need.charged_atomic),

@@ -7,7 +7,6 @@ from msgspec.structs import replace
 
 from depai_robot.charging.effect import (
     CallForHelp,
-    ChannelJson,
     ReadBattery,
     ReadChannel,
     ReadHead,
@@ -24,25 +23,34 @@ from depai_robot.charging.message import (
     QuoteRequest,
     SessionStop,
 )
+from depai_robot.charging.robot_channel import (
+    authorization_of,
+    channel_to_name,
+    exposure_with,
+    kept_at,
+    plan_channel,
+    presigned_digest,
+)
 from depai_robot.charging.robot_ending import stop
 from depai_robot.charging.robot_settlement import note_transaction, observe_channel, read_channel
-from depai_robot.charging.robot_state import Agreement, Answer, KnownOffer, Pending
-from depai_robot.charging.robot_turn import FAILED, RobotTurn
+from depai_robot.charging.robot_state import Agreement, Answer, KnownOffer, Money, Pending
+from depai_robot.charging.robot_turn import CHEATED, FAILED, RobotTurn
 from depai_robot.charging.selection import (
     Candidate,
     choose,
     energy_at_meter_milliwh,
-    escrow_atomic,
     judge,
     refuse_way,
 )
 from depai_robot.charging.setting import station_inbox
 from depai_robot.charging.terms import (
     SIGNATURE_NONE,
+    Need,
     build_deposit,
-    channel_key,
+    build_voucher,
     digest_deposit,
     digest_voucher,
+    read_charge,
     read_quote,
 )
 from depai_robot.charging.transition import RobotPhase
@@ -64,15 +72,16 @@ def start_quoting(turn: RobotTurn) -> None:
     session = turn.session
     asked: dict[str, str] = {}
     turn.update(rounds=session.rounds + 1, answers={}, ranking=(), agreement=None)
-    request = QuoteRequest(
-        robot=settings.robot,
-        energy_milliwh=energy_at_meter_milliwh(settings, session.wanted.energy_milliwh),
-        power_max_w=settings.power_max_w,
-        current_type=settings.current_type,
-        payer_authorizer=address_to_hex(settings.voucher_key),
-    )
     for key, known in turn.state.offers.items():
         if not refuse_offer(turn, known):
+            request = QuoteRequest(
+                robot=settings.robot,
+                energy_milliwh=energy_at_meter_milliwh(settings, session.wanted.energy_milliwh),
+                power_max_w=settings.power_max_w,
+                current_type=settings.current_type,
+                payer_authorizer=address_to_hex(settings.voucher_key),
+                channel=channel_to_name(turn.state, known.sender),
+            )
             topic = station_inbox(settings.zone, known.offer.station)
             asked[key] = turn.post(request, to=known.sender, topic=topic, keep=True)
     turn.update(asked=asked)
@@ -111,7 +120,13 @@ def on_quote(turn: RobotTurn, body: Quote, sender: bytes, token: str) -> None:
         turn.ignore("late quote")
         return
     try:
-        agreed = read_quote(body.payment_required, known.offer, turn.settings.network, session.id)
+        agreed = read_quote(
+            body.payment_required,
+            known.offer,
+            turn.settings.network,
+            session.id,
+            channel_to_name(turn.state, known.sender),
+        )
     except RemoteError as error:
         _answered(turn, key, Answer(token, None, str(error)))
         return
@@ -165,6 +180,8 @@ def rank(turn: RobotTurn) -> tuple[Candidate, ...]:
         refused = refuse_offer(turn, known)
         if not refused and answer is not None:
             refused = answer.refused
+        if not refused and answer is not None and answer.agreed is not None:
+            refused = plan_channel(turn, known, answer.agreed).refused
         candidates.append(
             judge(
                 turn.settings,
@@ -172,7 +189,7 @@ def rank(turn: RobotTurn) -> tuple[Candidate, ...]:
                 known.offer,
                 known.sender,
                 answer.agreed if answer else None,
-                exposure=turn.exposure(),
+                exposure=exposure_with(turn.exposure(), kept_at(turn.state, known.sender)),
                 now_s=turn.at.wall_s,
                 refused=refused,
             )
@@ -205,69 +222,128 @@ def decide(turn: RobotTurn) -> None:
     if agreed is None:
         back_off(turn, "no acceptable offer")
         return
-    channel = ChannelJson(
-        payer=settings.payer,
-        payer_authorizer=settings.voucher_key,
-        receiver=agreed.receiver,
-        receiver_authorizer=agreed.receiver_authorizer,
-        token=settings.network.token,
-        withdraw_delay_s=agreed.withdraw_delay_s,
-        salt=session.salt,
-    )
+    plan = plan_channel(turn, known, agreed)
+    valid_before_s = turn.at.wall_s + agreed.requirements.max_timeout_seconds
     agreement = Agreement(
         offer=known,
         quote_token=answer.token,
         agreed=agreed,
-        channel=channel,
-        channel_id=channel_key(settings.network, channel),
-        escrow_atomic=escrow_atomic(settings, agreed, session.wanted.energy_milliwh, turn.exposure()),
-        valid_before_s=turn.at.wall_s + agreed.requirements.max_timeout_seconds,
+        channel=plan.channel,
+        channel_id=plan.channel_id,
+        escrow_atomic=plan.balance_atomic + plan.deposit_atomic,
+        valid_before_s=plan.presigned.valid_before_s if plan.presigned else valid_before_s,
+        deposit_atomic=plan.deposit_atomic,
+        base_atomic=plan.base_atomic,
+        presigned=plan.presigned,
     )
-    turn.update(agreement=agreement)
+    fresh = plan.channel_id.hex() not in turn.state.channels
+    turn.update(
+        agreement=agreement,
+        channel_seen=fresh,
+        money=Money(base=plan.base_atomic, signed=plan.base_atomic, charged=plan.base_atomic),
+    )
     turn.move(RobotPhase.FUNDING)
     turn.set_patient_timer("funding", settings.funding_timeout_ms)
     turn.start(ReadHead(turn.purpose("head")))
+    if not fresh:
+        read_channel(turn)
 
 
 # --- funding ------------------------------------------------------------------------------------------------
+
+
+def on_kept_channel(turn: RobotTurn, fact: ChannelObserved) -> None:
+    """A channel of an earlier session, read before anything is signed on it again: it must be as it was left."""
+    turn.end_reads(fact.channel_id)
+    session = turn.session
+    agreement = session.contract()
+    kept = turn.state.channels.get(fact.channel_id.hex())
+    if kept is None or session.channel_seen:
+        turn.ignore("channel read late")
+        return
+    observe_channel(turn, fact)
+    if fact.total_claimed_atomic > kept.charged:
+        lost = fact.total_claimed_atomic - kept.charged
+        reason = f"station claimed {fact.total_claimed_atomic}, agreed was {kept.charged}: {lost} lost"
+        turn.keep_evidence(reason, (kept.agreement.quote_token,))
+        turn.bar(agreement.offer.sender, reason, CHEATED)
+        drop_channel(turn)
+        leave(turn, reason)
+        return
+    if fact.withdraw_requested_at_s:
+        drop_channel(turn)
+        leave(turn, "a withdrawal is pending on the kept channel")
+        return
+    if fact.balance_atomic != kept.balance:
+        seen = replace(kept, balance=fact.balance_atomic)
+        turn.change(channels={**turn.state.channels, fact.channel_id.hex(): seen})
+        leave(turn, f"the kept channel holds {fact.balance_atomic}, expected {kept.balance}: planned anew")
+        return
+    turn.update(channel_seen=True)
+    if turn.head_is_known() and turn.purpose("head") not in session.jobs:
+        sign_deposit(turn)
+
+
+def drop_channel(turn: RobotTurn) -> None:
+    """Not used again; the books still know what is locked in it."""
+    key = turn.session.contract().channel_id.hex()
+    turn.change(channels={k: v for k, v in turn.state.channels.items() if k != key})
 
 
 def sign_deposit(turn: RobotTurn) -> None:
     """The head of the chain was seen: sign deposit and start fee, or leave without having signed anything."""
     session = turn.session
     agreement = session.contract()
+    if not session.channel_seen:
+        return  # the channel of an earlier session is looked at first
     terms = agreement.agreed.terms
     fee = terms.start_fee_atomic
     # The start fee is an agreed fee with a limit of its own (checked with the terms): nothing is ahead of energy yet.
     refused = turn.head_disagrees() or refuse_signature(
         turn.settings.policy, turn.exposure(), rise_atomic=fee, ahead_atomic=0, now_s=turn.at.wall_s
     )
-    if not refused and agreement.valid_before_s - turn.at.wall_s < MARGIN_S:
+    if not refused and agreement.deposit_atomic and agreement.valid_before_s - turn.at.wall_s < MARGIN_S:
         refused = f"the deposit would be valid for less than {MARGIN_S} s"
     if refused:
         leave(turn, refused)
         return
+    ceiling = agreement.base_atomic + fee
+    digest = digest_voucher(turn.settings.network, agreement.channel_id, ceiling)
+    if agreement.deposit_atomic:
+        deposit, deposit_digest = _authorize(turn)
+        turn.record_signature(ceiling)
+        payload = build_deposit(agreement.agreed, agreement.channel, agreement.channel_id, ceiling, deposit)
+        letter = turn.tell(
+            PaymentBody(payload), keep=True, voucher_digest=digest, deposit_digest=deposit_digest
+        )
+    else:
+        turn.record_signature(ceiling)
+        need = Need(agreement.agreed.requirements, fee, agreement.base_atomic)
+        payload = build_voucher(agreement.agreed, need, agreement.channel, agreement.channel_id, ceiling)
+        letter = turn.tell(PaymentBody(payload), keep=True, voucher_digest=digest)
+    turn.update(payment=Pending(letter, need="", amount=fee, charged=agreement.base_atomic))
+    turn.set_timer("poll", 10 * turn.settings.poll_ms)
+
+
+def _authorize(turn: RobotTurn) -> tuple[DepositAuthorization, bytes]:
+    """The deposit, in the books before the wish to sign it; the digest is empty when its owner signed it already."""
+    agreement = turn.session.contract()
     channel = ChannelId(agreement.channel_id)
+    ledger = turn.state.ledger
+    promised = ledger.promise(channel, Address(agreement.agreed.receiver), agreement.deposit_atomic)
+    turn.change(ledger=promised)
+    if agreement.presigned is not None:
+        digest = presigned_digest(turn.settings, agreement.presigned)
+        turn.change(presigned_used=(*turn.state.presigned_used, digest.hex()))
+        return authorization_of(agreement.presigned), b""
     deposit = DepositAuthorization(
-        amount_atomic=agreement.escrow_atomic,
+        amount_atomic=agreement.deposit_atomic,
         valid_after_s=0,
         valid_before_s=agreement.valid_before_s,
-        salt=keccak256(session.salt + b"deposit"),
+        salt=keccak256(turn.session.salt + b"deposit"),
         signature=SIGNATURE_NONE,
     )
-    turn.change(
-        ledger=turn.state.ledger.promise(channel, Address(agreement.agreed.receiver), agreement.escrow_atomic)
-    )
-    turn.record_signature(fee)
-    payload = build_deposit(agreement.agreed, agreement.channel, agreement.channel_id, fee, deposit)
-    letter = turn.tell(
-        PaymentBody(payload),
-        keep=True,
-        voucher_digest=digest_voucher(turn.settings.network, channel, fee),
-        deposit_digest=digest_deposit(turn.settings.network, turn.settings.payer, channel, deposit),
-    )
-    turn.update(payment=Pending(letter, need="", amount=fee, charged=0))
-    turn.set_timer("poll", 10 * turn.settings.poll_ms)
+    return deposit, digest_deposit(turn.settings.network, turn.settings.payer, channel, deposit)
 
 
 def leave(turn: RobotTurn, reason: str) -> None:
@@ -277,7 +353,7 @@ def leave(turn: RobotTurn, reason: str) -> None:
     ranking = tuple(
         replace(item, refused=reason, chosen=False) if item.chosen else item for item in turn.session.ranking
     )
-    turn.update(jobs={}, ranking=ranking, agreement=None)
+    turn.update(jobs={}, ranking=ranking, agreement=None, money=Money(), channel_seen=False)
     back_off(turn, reason)
 
 
@@ -291,10 +367,34 @@ def on_deposit_answer(turn: RobotTurn, body: PaymentResult, sender_token: str) -
         reason = str(body.settle.error_reason)
         stop(turn, "DeAuthorized", f"deposit refused: {reason}", fault=FAILED, tokens=(sender_token,))
         return
+    if not session_pays_deposit(turn):
+        _on_fee_answer(turn, pending, body, sender_token)
+        return
     turn.answer(pending.letter)
     turn.update(payment=None)
     note_transaction(turn, "deposit", body.settle.transaction)
     read_channel(turn)
+
+
+def session_pays_deposit(turn: RobotTurn) -> bool:
+    """Whether something is deposited for this session."""
+    return turn.session.contract().deposit_atomic > 0
+
+
+def _on_fee_answer(turn: RobotTurn, pending: Pending, body: PaymentResult, token: str) -> None:
+    """The start fee was taken from a kept channel: the sum must be right, then the robot may come."""
+    agreement = turn.session.contract()
+    try:
+        charged, cumulative = read_charge(body.settle, agreement.channel_id)
+    except RemoteError as error:
+        stop(turn, "Other", str(error), fault=CHEATED, tokens=(token,))
+        return
+    if charged > pending.amount or cumulative != pending.charged + charged:
+        expected = f"{pending.charged} and at most {pending.amount}"
+        detail = f"station charged {charged} and sums to {cumulative}, expected {expected}"
+        stop(turn, "Other", detail, fault=CHEATED, tokens=(token,))
+        return
+    _drive(turn)
 
 
 def on_funding_channel(turn: RobotTurn, fact: ChannelObserved) -> None:
@@ -304,15 +404,23 @@ def on_funding_channel(turn: RobotTurn, fact: ChannelObserved) -> None:
     agreement = session.contract()
     observe_channel(turn, fact)
     if fact.withdraw_requested_at_s or fact.total_claimed_atomic > session.money.signed:
-        stop(turn, "DeAuthorized", "the channel is not new", fault=FAILED)
+        stop(turn, "DeAuthorized", "the channel is not as it was left", fault=FAILED)
         return
     if fact.balance_atomic < agreement.escrow_atomic:
         return  # not deep enough yet: the poll asks again
+    if session_pays_deposit(turn):
+        _drive(turn)
+
+
+def _drive(turn: RobotTurn) -> None:
+    """The money is in place: drive to the dock."""
+    session = turn.session
+    agreement = session.contract()
     turn.clear_timers()
     if session.payment is not None:
         turn.answer(session.payment.letter)
         turn.update(payment=None)
-    turn.money(charged=agreement.agreed.terms.start_fee_atomic)
+    turn.money(charged=agreement.base_atomic + agreement.agreed.terms.start_fee_atomic)
     turn.update(dock="driving")
     turn.move(RobotPhase.APPROACHING)
     turn.set_timer("docking", turn.settings.docking_timeout_ms)

@@ -17,9 +17,16 @@ from depai_robot.charging.fact import ChainHeadObserved, ChannelObserved, Transa
 from depai_robot.charging.message import Payment as PaymentBody
 from depai_robot.charging.message import PaymentResult, ReceiptMessage
 from depai_robot.charging.reconciliation import upper_bound_milliwh
-from depai_robot.charging.robot_state import Pending, Session
+from depai_robot.charging.robot_state import KeptChannel, Pending, Session
 from depai_robot.charging.robot_turn import CHEATED, FAILED, RobotTurn
-from depai_robot.charging.terms import build_refund, digest_voucher, read_need
+from depai_robot.charging.terms import (
+    build_closing,
+    build_refund,
+    digest_voucher,
+    read_charge,
+    read_need,
+    tranche_price_atomic,
+)
 from depai_robot.charging.transition import RobotPhase
 from depai_robot.payment.receipt import Receipt, Transactions, format_receipt, parse_receipt
 from depai_robot.values.error import ConfigError, RemoteError
@@ -27,6 +34,7 @@ from depai_robot.values.identity import ChannelId, address_to_hex
 from depai_robot.values.money import cost_atomic, energy_bought_milliwh
 
 REFUND_ROUNDS_MAX = 3
+CHANNELS_MAX = 256
 SETTLE_POLLS = 4
 """The channel is looked at more rarely than the battery: RPC endpoints count requests."""
 
@@ -42,7 +50,7 @@ def owed_milliwh(turn: RobotTurn) -> int:
     if meter.begin_milliwh < 0 or meter.final:
         return meter.reconciled.station_milliwh
     price = session.contract().agreed.terms.price_atomic_per_kwh
-    bought = energy_bought_milliwh(price, max(0, session.money.signed - session.fees()))
+    bought = energy_bought_milliwh(price, max(0, session.money.signed - session.money.base - session.fees()))
     by_own_meter = meter.own_last_milliwh * 1000 // turn.settings.band.efficiency_nominal_permille
     if meter.station_claim_milliwh:
         by_own_meter = min(by_own_meter, max(meter.station_claim_milliwh, meter.reconciled.station_milliwh))
@@ -50,10 +58,10 @@ def owed_milliwh(turn: RobotTurn) -> int:
 
 
 def owed_atomic(turn: RobotTurn) -> int:
-    """What the session costs, by the robot's own reckoning; nothing when the deposit was never seen on chain."""
+    """What is owed on the channel, by the robot's own reckoning; nothing when no deposit was ever seen on chain."""
     session = turn.session
     if not session.money.escrow:
-        return 0
+        return session.money.base
     if session.money.owed >= 0:
         return session.money.owed
     return session.owed_for(owed_milliwh(turn), session.idle_ms // 60_000)
@@ -93,13 +101,13 @@ def on_head(turn: RobotTurn, fact: ChainHeadObserved) -> None:
     if fact.timestamp_s >= session.contract().valid_before_s and not session.lapse_block:
         turn.update(lapse_block=fact.number)
     if turn.at_phase(RobotPhase.SETTLING):
-        request_refund(turn)
+        request_closing(turn)
     elif session.withdraw_at_s and fact.timestamp_s > session.withdraw_at_s:
         prepare(turn, "finalize-withdraw", FinalizeWithdrawWish(session.contract().channel))
 
 
-def request_refund(turn: RobotTurn, charged_atomic: int | None = None) -> None:
-    """A voucher at exactly what is charged asks for all the rest.
+def request_closing(turn: RobotTurn, charged_atomic: int | None = None) -> None:
+    """A voucher at exactly what is charged: asks for all the rest, or leaves it there for the next session.
 
     Args:
         turn: settling.
@@ -116,11 +124,14 @@ def request_refund(turn: RobotTurn, charged_atomic: int | None = None) -> None:
     owed = owed_atomic(turn)
     ceiling = min(owed if charged_atomic is None else charged_atomic, money.escrow, money.balance)
     # Above the highest ceiling only for idle fees or a lost last statement, and above the policy never.
-    if ceiling > money.signed and ceiling <= turn.settings.policy.session_max_atomic:
+    if ceiling > money.signed and ceiling - money.base <= turn.settings.policy.session_max_atomic:
         turn.record_signature(ceiling)
     ceiling = min(ceiling, turn.session.money.signed)
     turn.money(refund_rounds=money.refund_rounds + 1, owed=owed)
-    payload = build_refund(agreement.agreed, agreement.channel, agreement.channel_id, ceiling)
+    keep = ceiling == owed and should_keep(turn, ceiling)
+    turn.update(keep=keep)
+    build = build_closing if keep else build_refund
+    payload = build(agreement.agreed, agreement.channel, agreement.channel_id, ceiling)
     letter = turn.tell(
         PaymentBody(payload),
         keep=True,
@@ -129,14 +140,35 @@ def request_refund(turn: RobotTurn, charged_atomic: int | None = None) -> None:
     turn.update(payment=Pending(letter, need="", amount=0, charged=ceiling))
 
 
-def on_refund_answer(turn: RobotTurn, body: PaymentResult, token: str) -> None:
-    """The station's word on the refund request: look at the channel, or correct what is owed within reason."""
+def should_keep(turn: RobotTurn, owed_atomic: int) -> bool:
+    """Whether the rest stays in the channel: by cost, and only with a station that served well.
+
+    It is worth it when the station charges less for a session on a kept channel than for one with a deposit, and
+    what stays would pay for such a start and a tranche; the owner says how much may stay.
+    """
+    session = turn.session
+    agreement = session.contract()
+    offer = agreement.offer.offer
+    rest = session.money.balance - owed_atomic
+    stop = session.stop
+    if session.closing or (stop is not None and stop.fault) or offer.reuse_fee_atomic is None:
+        return False
+    gain = offer.start_fee_atomic - offer.reuse_fee_atomic
+    least = offer.reuse_fee_atomic + tranche_price_atomic(agreement.agreed.terms)
+    return gain > 0 and least <= rest <= turn.settings.keep_max_atomic
+
+
+def on_closing_answer(turn: RobotTurn, body: PaymentResult, token: str) -> None:
+    """The station's word on the last voucher: look at the channel, or correct what is owed within reason."""
     session = turn.session
     pending = session.payment
     if pending is None or body.answers != pending.letter:
         turn.ignore("late payment result")
         return
     turn.answer(pending.letter)
+    if body.settle.success and session.keep:
+        _on_kept(turn, pending, body, token)
+        return
     if body.settle.success:
         if body.settle.transaction:
             note_transaction(turn, "refund", body.settle.transaction)
@@ -157,7 +189,22 @@ def on_refund_answer(turn: RobotTurn, body: PaymentResult, token: str) -> None:
     turn.update(payment=None)
     if charged > owed_atomic(turn):
         _accept_charge(turn, charged)
-    request_refund(turn, charged)
+    request_closing(turn, charged)
+
+
+def _on_kept(turn: RobotTurn, pending: Pending, body: PaymentResult, token: str) -> None:
+    """The station agrees on the sum and keeps the channel: the session is settled without a transaction."""
+    try:
+        charged, cumulative = read_charge(body.settle, turn.session.contract().channel_id)
+    except RemoteError as error:
+        charged, cumulative = 0, -1
+        turn.ignore(str(error)[:200])
+    if charged or cumulative != pending.charged:
+        turn.update(keep=False, payment=None)
+        convict(turn, f"station sums to {cumulative}, the last voucher says {pending.charged}", token)
+        request_closing(turn)
+        return
+    settle(turn)
 
 
 def _accept_charge(turn: RobotTurn, charged: int) -> None:
@@ -166,7 +213,9 @@ def _accept_charge(turn: RobotTurn, charged: int) -> None:
     meter = session.meter
     if not meter.final and meter.begin_milliwh >= 0:
         price = session.contract().agreed.terms.price_atomic_per_kwh
-        energy = energy_bought_milliwh(price, max(0, charged - session.fees(session.idle_ms // 60_000)))
+        energy = energy_bought_milliwh(
+            price, max(0, charged - session.fees(session.idle_ms // 60_000) - session.money.base)
+        )
         most = upper_bound_milliwh(turn.settings.band, meter.own_last_milliwh)
         energy = max(meter.reconciled.station_milliwh, min(energy, most))
         turn.update(
@@ -315,8 +364,28 @@ def settle(turn: RobotTurn) -> None:
     turn.answer(*(letter.id for letter in session.letters))
     turn.clear_timers()
     turn.update(jobs={}, payment=None)
+    remember(turn)
     turn.change(finished=turn.state.finished + 1)
     turn.emit(KeepReceipt(session.id, format_receipt(build_receipt(turn))))
+
+
+def remember(turn: RobotTurn) -> None:
+    """Its channel can be used again, from what was charged on it; one that a faulty station has can not."""
+    session = turn.session
+    agreement = session.contract()
+    key = agreement.channel_id.hex()
+    channels = {k: v for k, v in turn.state.channels.items() if k != key}
+    money = session.money
+    if money.escrow and (session.stop is None or not session.stop.fault):
+        charged = money.owed if session.keep else money.claimed
+        channels[key] = KeptChannel(agreement, charged, money.balance, turn.at.wall_s)
+    while len(channels) > CHANNELS_MAX:
+        # Those that hold nothing go first: a fresh salt makes a fresh channel.
+        worst = min(channels, key=lambda k: (channels[k].rest_atomic, channels[k].kept_s))
+        if channels[worst].rest_atomic:
+            break
+        del channels[worst]
+    turn.change(channels=channels)
 
 
 def build_receipt(turn: RobotTurn) -> Receipt:
@@ -326,10 +395,11 @@ def build_receipt(turn: RobotTurn) -> Receipt:
     terms = agreement.agreed.terms
     money, meter, stop = session.money, session.meter, session.stop
     funded = money.escrow > 0
-    owed = owed_atomic(turn)
+    owed = owed_atomic(turn) - money.base
     energy = owed_milliwh(turn) if funded else 0
     cost = cost_atomic(terms.price_atomic_per_kwh, energy)
     settings = turn.settings
+    start_fee = terms.start_fee_atomic if funded and not session.closing else 0
     return Receipt(
         session=session.id,
         robot=settings.robot,
@@ -343,8 +413,8 @@ def build_receipt(turn: RobotTurn) -> Receipt:
         ended_s=stop.at_s if stop else turn.at.wall_s,
         stop_reason=stop.reason if stop else "Other",
         price_atomic_per_kwh=terms.price_atomic_per_kwh,
-        start_fee_atomic=terms.start_fee_atomic if funded else 0,
-        idle_fee_atomic=max(0, owed - cost - terms.start_fee_atomic) if funded else 0,
+        start_fee_atomic=start_fee,
+        idle_fee_atomic=max(0, owed - cost - start_fee) if funded else 0,
         station_energy_milliwh=energy,
         robot_energy_milliwh=meter.own_last_milliwh,
         statements=(meter.begin_statement, meter.statement),
@@ -355,6 +425,8 @@ def build_receipt(turn: RobotTurn) -> Receipt:
         claimed_atomic=money.claimed,
         returned_atomic=money.escrow - money.balance,
         withdrawal_until_s=0,
+        base_atomic=money.base,
+        left_atomic=max(0, money.balance - money.claimed),
         transactions=Transactions(
             deposit=session.transactions.get("deposit", ""),
             claim=session.transactions.get("claim", ""),

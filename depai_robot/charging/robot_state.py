@@ -10,7 +10,7 @@ from depai_robot.charging.fact import BatteryRead
 from depai_robot.charging.message import Offer
 from depai_robot.charging.reconciliation import Reconciliation
 from depai_robot.charging.selection import Candidate, Wanted
-from depai_robot.charging.setting import RobotSettings
+from depai_robot.charging.setting import PresignedDeposit, RobotSettings
 from depai_robot.charging.terms import Agreed
 from depai_robot.charging.transition import RobotPhase
 from depai_robot.charging.turn import Dialogue
@@ -75,8 +75,11 @@ class Agreement(Struct, frozen=True):
         agreed: the quote in plain values.
         channel: config of the channel.
         channel_id: 32 bytes.
-        escrow_atomic: the deposit.
+        escrow_atomic: what the channel must hold on chain, claimed parts included, before the robot drives.
         valid_before_s: the deposit's authorisation lapses at this chain time.
+        deposit_atomic: what of it is deposited for this session; 0 pays from what an earlier one left.
+        base_atomic: charged on the channel in earlier sessions.
+        presigned: the owner signed the deposit beforehand; what is needed of it.
     """
 
     offer: KnownOffer
@@ -86,13 +89,17 @@ class Agreement(Struct, frozen=True):
     channel_id: bytes
     escrow_atomic: int
     valid_before_s: int
+    deposit_atomic: int
+    base_atomic: int = 0
+    presigned: PresignedDeposit | None = None
 
 
 class Money(Struct, frozen=True):
-    """Money of one session, in atomic units.
+    """Money of one session, in atomic units; sums are those of the channel, earlier sessions included.
 
     Attributes:
-        signed: highest ceiling ever signed.
+        base: charged on the channel before this session.
+        signed: highest ceiling signed in this session, at least ``base``.
         charged: what the station has charged, as far as it was checked.
         escrow: confirmed on chain.
         claimed: on chain, as last read.
@@ -102,6 +109,7 @@ class Money(Struct, frozen=True):
         refund_rounds: refund requests signed so far.
     """
 
+    base: int = 0
     signed: int = 0
     charged: int = 0
     escrow: int = 0
@@ -119,8 +127,8 @@ class Tranche(Struct, frozen=True):
         number: 1, 2, 3, ...
         station_milliwh: stated when it was signed.
         own_milliwh: own meter then.
-        ceiling_atomic: signed.
-        cost_atomic: owed then.
+        ceiling_atomic: signed, less what earlier sessions cost on the same channel.
+        cost_atomic: owed then, for this session.
     """
 
     number: int
@@ -232,6 +240,9 @@ class Session(Dialogue, frozen=True, kw_only=True):
         overclaimed: more was claimed than is owed; the evidence is kept.
         evidence: keccak-256 (hex) of each piece of evidence kept.
         path: phases so far with their causes, for reports.
+        channel_seen: a channel of an earlier session was read from the chain and is as it was left.
+        keep: its rest stays in the channel for the next session.
+        closing: no energy: it only gets the rest of a kept channel back.
     """
 
     phase: str
@@ -263,6 +274,9 @@ class Session(Dialogue, frozen=True, kw_only=True):
     overclaimed: bool = False
     evidence: tuple[str, ...] = ()
     path: tuple[tuple[str, str], ...] = ()
+    channel_seen: bool = False
+    keep: bool = False
+    closing: bool = False
 
     def contract(self) -> Agreement:
         """The agreement. Raises BugError before there is one."""
@@ -272,13 +286,38 @@ class Session(Dialogue, frozen=True, kw_only=True):
 
     def fees(self, idle_minutes: int = 0) -> int:
         """Agreed fees, in atomic units."""
+        if self.closing:
+            return 0
         terms = self.contract().agreed.terms
         return terms.start_fee_atomic + idle_minutes * terms.idle_fee_atomic_per_min
 
     def owed_for(self, station_milliwh: int, idle_minutes: int = 0) -> int:
-        """What is owed for an energy at the station's meter, fees included."""
+        """What is owed on the channel for an energy at the station's meter: fees and earlier sessions included."""
         price = self.contract().agreed.terms.price_atomic_per_kwh
-        return self.fees(idle_minutes) + cost_atomic(price, station_milliwh)
+        return self.money.base + self.fees(idle_minutes) + cost_atomic(price, station_milliwh)
+
+
+class KeptChannel(Struct, frozen=True):
+    """A channel between two sessions. Its totals never start again, so they are never forgotten while it is used.
+
+    Attributes:
+        agreement: of the last session on it.
+        charged: agreed with the station, cumulative: the next session's base.
+        balance: on chain, as last read; does not fall by claims.
+        kept_s: wall clock of the end of the last session.
+        closing: id of the session that gets the rest back, empty when none does.
+    """
+
+    agreement: Agreement
+    charged: int
+    balance: int
+    kept_s: int
+    closing: str = ""
+
+    @property
+    def rest_atomic(self) -> int:
+        """What it still holds for energy."""
+        return max(0, self.balance - self.charged)
 
 
 class Head(Struct, frozen=True):
@@ -312,6 +351,8 @@ class RobotState(Struct, frozen=True, kw_only=True):
         reading: the newest of the battery.
         ignored: how often something outside any session was ignored, by reason.
         finished: sessions so far.
+        channels: kept, by id (hex).
+        presigned_used: pre-signed deposits that were sent, by digest (hex).
     """
 
     settings: RobotSettings
@@ -325,6 +366,8 @@ class RobotState(Struct, frozen=True, kw_only=True):
     reading: BatteryRead | None = None
     ignored: dict[str, int] = {}
     finished: int = 0
+    channels: dict[str, KeptChannel] = {}
+    presigned_used: tuple[str, ...] = ()
 
     @property
     def phase(self) -> str:
@@ -343,7 +386,7 @@ class RobotState(Struct, frozen=True, kw_only=True):
 def exposure_of(state: RobotState, session: Session, now_s: int) -> Exposure:
     """What is signed and locked: for the policy's limits."""
     return Exposure(
-        session_atomic=session.money.signed,
+        session_atomic=session.money.signed - session.money.base,
         day_atomic=state.ledger.day_atomic(now_s),
         escrow_total_atomic=state.ledger.escrow_total_atomic,
     )
@@ -358,6 +401,15 @@ def summarise(state: RobotState) -> dict[str, Any]:
         "barred": {identity: bar.reason for identity, bar in state.bars.items()},
         "withdrawing": sorted(state.background),
         "finished": state.finished,
+        "channels": {
+            key: {
+                "station": kept.agreement.agreed.terms.station,
+                "rest_atomic": kept.rest_atomic,
+                "charged_atomic": kept.charged,
+                "closing": bool(kept.closing),
+            }
+            for key, kept in state.channels.items()
+        },
     }
     session = state.session
     if session is None:
@@ -374,7 +426,9 @@ def summarise(state: RobotState) -> dict[str, Any]:
         out["price_atomic_per_kwh"] = terms.price_atomic_per_kwh
         out["station_milliwh"] = session.meter.reconciled.station_milliwh
         out["own_milliwh"] = session.meter.own_last_milliwh
-        out["ceiling_atomic"] = session.money.signed
-        out["cost_atomic"] = session.owed_for(session.meter.reconciled.station_milliwh)
+        base = session.money.base
+        out["ceiling_atomic"] = session.money.signed - base
+        out["cost_atomic"] = session.owed_for(session.meter.reconciled.station_milliwh) - base
+        out["base_atomic"] = base
         out["tranches"] = [msgspec.to_builtins(item) for item in session.tranches]
     return out

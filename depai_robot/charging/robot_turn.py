@@ -84,8 +84,11 @@ class RobotTurn(Turn[Session]):
     def record_signature(self, ceiling_atomic: int) -> None:
         """In the books, before the wish to sign leaves. Raises BugError when a ceiling falls or exceeds escrow."""
         channel = ChannelId(self.session.contract().channel_id)
-        self.change(ledger=self.state.ledger.sign(channel, ceiling_atomic, self.at.wall_s))
-        self.money(signed=ceiling_atomic, vouchers=self.session.money.vouchers + 1)
+        # On a kept channel the last voucher of an earlier session may lie higher: exposure is the highest ever.
+        if ceiling_atomic > self.state.ledger.account(channel).ceiling_atomic:
+            self.change(ledger=self.state.ledger.sign(channel, ceiling_atomic, self.at.wall_s))
+        money = self.session.money
+        self.money(signed=max(money.signed, ceiling_atomic), vouchers=money.vouchers + 1)
 
     def head_is_known(self) -> bool:
         """Whether the head of the chain was seen lately."""

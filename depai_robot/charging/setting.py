@@ -4,6 +4,7 @@ import re
 
 from msgspec import Struct
 
+from depai_robot.charging.effect import ChannelJson
 from depai_robot.charging.message import MeterIdentity
 from depai_robot.charging.ocmf import require_meter_key
 from depai_robot.charging.reconciliation import MeterBand
@@ -72,6 +73,33 @@ def station_offer_topic(zone: str, station: str) -> str:
     return f"depai/v1/{zone}/stations/{station}/offer"
 
 
+class PresignedDeposit(Struct, frozen=True, kw_only=True):
+    """A deposit that the owner's treasury signed beforehand; the robot can only send it, to that one channel.
+
+    Attributes:
+        channel: that it goes into: one station's.
+        amount_atomic: all of it or nothing.
+        valid_after_s, valid_before_s: chain time.
+        salt: of the authorisation's nonce.
+        signature: 65 bytes, by the payer.
+    """
+
+    channel: ChannelJson
+    amount_atomic: int
+    valid_after_s: int
+    valid_before_s: int
+    salt: bytes
+    signature: bytes
+
+    def __post_init__(self) -> None:
+        require_range("amount_atomic", self.amount_atomic, 1, 2**63 - 1)
+        if len(self.salt) != 32 or len(self.signature) != 65:
+            raise ConfigError(
+                f"a pre-signed deposit has a salt of 32 and a signature of 65 bytes, got {len(self.salt)} and"
+                f" {len(self.signature)}"
+            )
+
+
 _ROBOT_RANGES = {
     "power_max_w": (1, 1_000_000),
     "battery_capacity_milliwh": (1000, 10**9),
@@ -104,6 +132,8 @@ _ROBOT_RANGES = {
     "receipt_wait_ms": (0, 600_000),
     "undocking_tries": (1, 10),
     "offers_max": (1, 1024),
+    "keep_max_atomic": (0, 10**12),
+    "keep_max_s": (60, 31_536_000),
 }
 
 
@@ -118,6 +148,8 @@ class RobotSettings(Struct, frozen=True, kw_only=True):
         voucher_key: address whose signature makes a voucher (``payerAuthorizer``).
         network: chain, contracts and token.
         policy: the owner's limits, signature already checked.
+        delegated: the payer's key is not on the robot: only pre-signed deposits fund channels.
+        presigned: deposits that the payer signed beforehand.
         band: how far two honest meters may differ.
         stations: identities that may be asked; empty: all whose receiver the policy allows.
         current_type: AC or DC that the robot takes.
@@ -152,6 +184,9 @@ class RobotSettings(Struct, frozen=True, kw_only=True):
         receipt_wait_ms: for the station's signed receipt once the channel is settled.
         undocking_tries: before help is called and settlement goes on.
         offers_max: remembered at once.
+        keep_max_atomic: the most that may stay in a channel after a session, for the next one; 0 asks for it back
+            every time.
+        keep_max_s: after so long without a session the rest of a kept channel is asked back.
     """
 
     robot: str
@@ -161,6 +196,8 @@ class RobotSettings(Struct, frozen=True, kw_only=True):
     voucher_key: bytes
     network: Network
     policy: SpendPolicy
+    delegated: bool = False
+    presigned: tuple[PresignedDeposit, ...] = ()
     band: MeterBand = MeterBand()
     stations: tuple[bytes, ...] = ()
     current_type: str = "DC"
@@ -195,6 +232,8 @@ class RobotSettings(Struct, frozen=True, kw_only=True):
     receipt_wait_ms: int = 5000
     undocking_tries: int = 3
     offers_max: int = 256
+    keep_max_atomic: int = 0
+    keep_max_s: int = 2_592_000
 
     def __post_init__(self) -> None:
         require_id("robot", self.robot)
@@ -245,6 +284,11 @@ _STATION_RANGES = {
     "finished_keep_s": (60, 86_400),
     "sessions_max": (1, 1024),
     "no_power_mw": (1, 100_000),
+    "reuse_fee_atomic": (0, 10**12),
+    "claim_interval_ms": (1000, 86_400_000),
+    "claim_at_atomic": (1, 10**12),
+    "claim_rows_max": (1, 100),
+    "channels_max": (1, 100_000),
 }
 
 
@@ -290,6 +334,12 @@ class StationSettings(Struct, frozen=True, kw_only=True):
         finished_keep_s: a finished session is remembered, longer than any message can be replayed.
         sessions_max: at once.
         no_power_mw: at or below this, no power flows.
+        reuse_fee_atomic: start fee for a robot that pays from the channel of an earlier session, without deposit or
+            refund; 0 keeps no channels.
+        claim_interval_ms: until what was earned on kept channels is claimed, all of them in batches.
+        claim_at_atomic: earned and not claimed on kept channels: claim at once.
+        claim_rows_max: channels in one claim; the chain adapter's gas limit may make it fewer.
+        channels_max: kept at once.
         in_service: whether it sells at all.
         served: voucher keys of its customers; None serves everybody.
     """
@@ -332,6 +382,11 @@ class StationSettings(Struct, frozen=True, kw_only=True):
     finished_keep_s: int = 3900
     sessions_max: int = 64
     no_power_mw: int = 1000
+    reuse_fee_atomic: int = 0
+    claim_interval_ms: int = 3_600_000
+    claim_at_atomic: int = 1_000_000
+    claim_rows_max: int = 16
+    channels_max: int = 10_000
     in_service: bool = True
     served: tuple[bytes, ...] | None = None
 

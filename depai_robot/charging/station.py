@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from depai_robot.charging import station_charging, station_selling, station_settlement
+from depai_robot.charging import station_batch, station_charging, station_selling, station_settlement
 from depai_robot.charging.effect import Deenergise, Effects, WriteProbe
 from depai_robot.charging.envelope import open_token
 from depai_robot.charging.fact import (
+    BadRowsFound,
     ChainFailed,
     ChainHeadObserved,
     ChannelObserved,
@@ -45,11 +46,13 @@ from depai_robot.charging.station_state import (
     summarise,
 )
 from depai_robot.charging.station_turn import StationTurn, forget, post_offer, speaker_of
+from depai_robot.charging.terms import channel_key, read_channel
 from depai_robot.charging.transition import StationPhase
 from depai_robot.charging.turn import Turn
-from depai_robot.values.error import BugError, JournalError
+from depai_robot.payment.x402 import RefundPayload
+from depai_robot.values.error import BugError, DepaiError, JournalError
 
-STEP_VERSION = 1
+STEP_VERSION = 2
 """Rises when a change of the machine would fold an old journal to another state."""
 
 _POWERED = (StationPhase.BINDING, StationPhase.CHARGING)
@@ -71,7 +74,7 @@ def summary(state: StationState) -> dict[str, Any]:
 
 def is_at_rest(state: StationState) -> bool:
     """Whether nothing is open: a snapshot may be taken."""
-    return not state.sessions and not state.lobby.letters
+    return not state.sessions and not state.lobby.letters and not state.lobby.jobs
 
 
 def encode_state(state: StationState) -> bytes:
@@ -97,6 +100,10 @@ def step(state: StationState, fact: Fact) -> tuple[StationState, Effects]:
     """
     before = state
     state, effects = _step(state, fact)
+    if state.channels:
+        batch = station_batch.BatchTurn(state, fact)
+        station_batch.consider(batch)
+        state, effects = batch.store(), effects + batch.finish()
     if _is_available(before) != _is_available(state) and not isinstance(fact, Restarted):
         turn = Turn(speaker_of(state.settings), fact, type(fact).__name__, state.lobby)
         post_offer(turn, state)
@@ -122,7 +129,13 @@ def _step(state: StationState, fact: Fact) -> tuple[StationState, Effects]:
         ids = [
             s.id for s in state.sessions.values() if s.channel is not None and s.channel.id == fact.channel_id
         ]
-        return _each(state, fact, ids)
+        if fact.channel_id.hex() not in state.channels:
+            return _each(state, fact, ids)
+        state, effects = _on_lobby(state, fact)
+        if not ids:
+            return state, effects
+        state, more = _each(state, fact, ids)
+        return state, effects + more
     if isinstance(fact, StatementMade):
         holder = state.holder(fact.connector)
         return _each(state, fact, [holder.id] if holder else [])
@@ -132,8 +145,9 @@ def _step(state: StationState, fact: Fact) -> tuple[StationState, Effects]:
     if isinstance(fact, MessageSealed):
         session_id = fact.id.rpartition(".s.")[0]
         return _lobby_sealed(state, fact) if session_id == "offer" else _each(state, fact, [session_id])
-    if isinstance(fact, ChainFailed | TransactionSigned | TransactionConfirmed):
-        return _each(state, fact, [fact.purpose.rpartition(":")[0]])
+    if isinstance(fact, ChainFailed | TransactionSigned | TransactionConfirmed | BadRowsFound):
+        session_id = fact.purpose.rpartition(":")[0]
+        return _on_lobby(state, fact) if session_id == LOBBY else _each(state, fact, [session_id])
     if isinstance(fact, StopRequested):
         return _each(state, fact, list(state.sessions))
     if isinstance(fact, ChainHeadObserved):
@@ -165,7 +179,7 @@ def _after(turn: StationTurn) -> StationState:
             state,
             count=state.count + 1,
             sold_milliwh=state.sold_milliwh + session.delivered_milliwh,
-            earned_atomic=state.earned_atomic + session.paid_by().claimed,
+            earned_atomic=state.earned_atomic + max(0, session.paid_by().charged - session.paid_by().base),
         )
     if turn.cause == "TimerFired" and turn.at_phase(*_OVER) and "forget" not in session.timers:
         return forget(state, session.id, turn.at.wall_s)
@@ -201,16 +215,45 @@ def _restart(state: StationState, fact: Restarted) -> tuple[StationState, Effect
             turn.read_meter(session.meter.reading)
         state = turn.store()
         effects += turn.finish()
-    lobby = Turn(speaker_of(state.settings), fact, "Restarted", state.lobby)
+    lobby = station_batch.BatchTurn(state, fact)
+    lobby.answer(*(item.id for item in lobby.session.letters))
+    lobby.resume(back_ns)
     post_offer(lobby, state)
-    return replace(state, lobby=lobby.session), effects + lobby.finish()
+    return lobby.store(), effects + lobby.finish()
 
 
 def _lobby_timer(state: StationState, fact: TimerFired) -> tuple[StationState, Effects]:
-    turn = Turn(speaker_of(state.settings), fact, "TimerFired", state.lobby)
-    if turn.take_timer(fact.name.partition("/")[2]):
+    turn = station_batch.BatchTurn(state, fact)
+    what = fact.name.partition("/")[2]
+    if not turn.take_timer(what):
+        return turn.store(), turn.finish()
+    if what == "offer":
         post_offer(turn, state)
-    return replace(state, lobby=turn.session), turn.finish()
+    elif what == "claim":
+        station_batch.start_claim(turn)
+    elif what == "watch":
+        station_batch.on_watch_timer(turn)
+    elif what == "retry":
+        turn.retry()
+    else:
+        turn.retry_job(what.removeprefix("chain:"))
+    return turn.store(), turn.finish()
+
+
+_ON_LOBBY: dict[type, Callable[[station_batch.BatchTurn, Any], object]] = {
+    ChannelObserved: station_batch.on_channel,
+    ChainFailed: station_batch.on_failed,
+    TransactionSigned: station_batch.on_signed,
+    TransactionConfirmed: station_batch.on_confirmed,
+    BadRowsFound: station_batch.on_blamed,
+}
+
+
+def _on_lobby(state: StationState, fact: Fact) -> tuple[StationState, Effects]:
+    """A fact about kept channels."""
+    turn = station_batch.BatchTurn(state, fact)
+    _ON_LOBBY[type(fact)](turn, fact)
+    return turn.store(), turn.finish()
 
 
 def _lobby_sealed(state: StationState, fact: MessageSealed) -> tuple[StationState, Effects]:
@@ -227,6 +270,8 @@ def _receive(state: StationState, fact: MessageReceived) -> tuple[StationState, 
     if isinstance(draft.body, QuoteRequest):
         return _on_request(state, fact, draft, draft.body)
     session = state.sessions.get(draft.session)
+    if session is None and isinstance(draft.body, Payment):
+        session = _closing_session(state, fact, draft, draft.body)
     if session is None or session.identity != fact.sender:
         return _ignore(state, "message of no open session"), ()
     turn = StationTurn(state, fact, type(draft.body).__name__, session)
@@ -282,6 +327,41 @@ def _on_request(
     turn = StationTurn(state, fact, "QuoteRequest", fresh)
     station_selling.open_session(turn, body)
     return turn.store(), effects + turn.finish()
+
+
+def _closing_session(
+    state: StationState, fact: MessageReceived, draft: Draft, body: Payment
+) -> StationSession | None:
+    """A robot asks for the rest of a kept channel, outside any session: then there is one without energy."""
+    payload = body.payload.payload
+    if not isinstance(payload, RefundPayload) or draft.session in state.finished:
+        return None
+    try:
+        key = channel_key(state.settings.network, read_channel(payload))
+    except DepaiError:
+        return None
+    kept = state.channels.get(key.hex())
+    if kept is None or kept.identity != fact.sender or state.paying_with(key) is not None:
+        return None
+    if len(state.sessions) >= state.settings.sessions_max:
+        return None
+    channel = replace(kept.channel, base=kept.channel.charged, escrow=kept.channel.balance)
+    return StationSession(
+        id=draft.session,
+        phase=StationPhase.ENDED.value,
+        identity=kept.identity,
+        request=kept.request,
+        request_id="",
+        connector=kept.terms.connector,
+        terms=kept.terms,
+        opened_s=fact.at.wall_s,
+        ended_s=fact.at.wall_s,
+        ended_ns=max(1, fact.at.session_ns),
+        holding=False,
+        channel=channel,
+        stop_reason="Remote",
+        closing=True,
+    )
 
 
 def _may_ask_again(session: StationSession, draft: Draft) -> bool:

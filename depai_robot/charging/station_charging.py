@@ -25,7 +25,6 @@ from depai_robot.payment.eip712 import settlement_domain
 from depai_robot.payment.voucher import VoucherLimits, VoucherRefusedError, check_voucher
 from depai_robot.payment.x402 import RefundPayload, VoucherPayload, json_to_voucher
 from depai_robot.values.error import DepaiError
-from depai_robot.values.money import cost_atomic
 
 STOP_TRIES_MAX = 20
 
@@ -347,6 +346,8 @@ def end(turn: StationTurn, statement: str | None = None) -> None:
 def idle_fee_atomic(turn: StationTurn) -> int:
     """Full minutes on the connector after the end of charging."""
     session = turn.session
+    if session.closing:
+        return 0
     until_ns = session.left_ns or turn.at.session_ns
     minutes = max(0, until_ns - session.ended_ns) // 60_000_000_000
     return minutes * session.terms.idle_fee_atomic_per_min
@@ -355,6 +356,5 @@ def idle_fee_atomic(turn: StationTurn) -> int:
 def total_due_atomic(turn: StationTurn) -> int:
     """Fees and energy, never above what the highest voucher covers for the energy."""
     session = turn.session
-    price = session.terms.price_atomic_per_kwh
     energy = min(session.delivered_milliwh, session.limit_milliwh())
-    return session.terms.start_fee_atomic + cost_atomic(price, energy) + idle_fee_atomic(turn)
+    return session.owed_for(energy) + idle_fee_atomic(turn)

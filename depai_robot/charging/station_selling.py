@@ -1,5 +1,7 @@
 """From a robot's question to its confirmed deposit: quotes, counter-offers, holding a connector, relaying."""
 
+from msgspec.structs import replace
+
 from depai_robot.charging.effect import DepositWish, PrepareTransaction
 from depai_robot.charging.fact import ChainFailed, ChannelObserved, TransactionConfirmed
 from depai_robot.charging.message import (
@@ -13,7 +15,7 @@ from depai_robot.charging.message import (
 from depai_robot.charging.message import Payment as PaymentBody
 from depai_robot.charging.setting import StationSettings
 from depai_robot.charging.station_charging import end, watch_channel
-from depai_robot.charging.station_state import Channel, StationState
+from depai_robot.charging.station_state import Channel, KeptChannel, StationState
 from depai_robot.charging.station_turn import StationTurn
 from depai_robot.charging.terms import (
     REASON_PREFIX,
@@ -30,9 +32,10 @@ from depai_robot.charging.transition import StationPhase
 from depai_robot.payment.eip712 import settlement_domain
 from depai_robot.payment.signature import SignatureError, verify
 from depai_robot.payment.voucher import VoucherLimits, VoucherRefusedError, check_voucher
-from depai_robot.payment.x402 import DepositPayload, json_to_deposit, json_to_voucher
+from depai_robot.payment.x402 import DepositPayload, VoucherPayload, json_to_deposit, json_to_voucher
 from depai_robot.values.error import DepaiError
 from depai_robot.values.identity import Address
+from depai_robot.values.money import cost_atomic
 
 RELAY_MARGIN_S = 6
 """Seconds that an authorisation must still hold to be relayed. Source: x402 facilitators' own margin."""
@@ -43,6 +46,9 @@ def refuse_request(state: StationState, body: QuoteRequest) -> tuple[str, str]:
     settings = state.settings
     if not settings.in_service:
         return "out-of-service", "the station is closed"
+    payer = body.payer_authorizer[2:].lower()
+    if payer in state.bars:
+        return "not-served", f"its vouchers can not be claimed: {state.bars[payer]}"[:512]
     if settings.served is not None and bytes.fromhex(body.payer_authorizer[2:]) not in settings.served:
         return "not-served", "this robot is not among the customers"
     if body.current_type != settings.current_type:
@@ -55,16 +61,37 @@ def refuse_request(state: StationState, body: QuoteRequest) -> tuple[str, str]:
     return "", ""
 
 
+def reusable(state: StationState, body: QuoteRequest, identity: bytes, price: int) -> KeptChannel | None:
+    """The kept channel that a robot names, when it holds all that it asks for; then no deposit is needed."""
+    settings = state.settings
+    if not settings.reuse_fee_atomic or body.channel is None:
+        return None
+    kept = state.channels.get(body.channel[2:])
+    if kept is None or kept.identity != identity or kept.withdrawing or kept.bad:
+        return None
+    if state.paying_with(kept.channel.id) is not None:
+        return None
+    cost = settings.reuse_fee_atomic + cost_atomic(price, body.energy_milliwh)
+    return kept if kept.rest_atomic >= cost else None
+
+
 def make_terms(
-    settings: StationSettings, session: str, request: QuoteRequest, *, connector: int, price: int, now_s: int
+    settings: StationSettings,
+    session: str,
+    request: QuoteRequest,
+    *,
+    connector: int,
+    price: int,
+    now_s: int,
+    channel: str | None = None,
 ) -> ChargingTerms:
-    """The charging terms of a quote."""
+    """The charging terms of a quote; with a channel, for a robot that pays from it without a deposit."""
     return ChargingTerms(
         station=settings.station,
         connector=connector,
         session=session,
         price_atomic_per_kwh=price,
-        start_fee_atomic=settings.start_fee_atomic,
+        start_fee_atomic=settings.start_fee_atomic if channel is None else settings.reuse_fee_atomic,
         idle_fee_atomic_per_min=settings.idle_fee_atomic_per_min,
         tranche_milliwh=settings.tranche_milliwh,
         power_max_w=min(settings.power_max_w, request.power_max_w),
@@ -75,6 +102,7 @@ def make_terms(
         voucher_timeout_ms=settings.voucher_timeout_ms,
         confirmations=settings.confirmations,
         hold_until_s=now_s + -(-settings.hold_ms // 1000),
+        channel=channel,
     )
 
 
@@ -94,6 +122,7 @@ def open_session(turn: StationTurn, body: QuoteRequest) -> None:
 def quote(turn: StationTurn, price_atomic_per_kwh: int, answers: str) -> None:
     """Sends a binding quote and holds the connector until it expires."""
     session = turn.session
+    kept = reusable(turn.state, session.request, session.identity, price_atomic_per_kwh)
     terms = make_terms(
         turn.settings,
         session.id,
@@ -101,6 +130,7 @@ def quote(turn: StationTurn, price_atomic_per_kwh: int, answers: str) -> None:
         connector=session.connector,
         price=price_atomic_per_kwh,
         now_s=turn.at.wall_s,
+        channel=None if kept is None else session.request.channel,
     )
     turn.update(terms=terms)
     turn.tell(Quote(build_quote(turn.settings, terms)), answers=answers)
@@ -139,14 +169,21 @@ def on_deposit(turn: StationTurn, body: PaymentBody, message_id: str) -> None:
         turn.refuse_payment(message_id, REASON_PREFIX + "channel_busy")
         return
     payload = body.payload.payload
-    if not isinstance(payload, DepositPayload):
+    if not isinstance(payload, DepositPayload | VoucherPayload):
         turn.refuse_payment(message_id, "invalid_payload")
+        return
+    if isinstance(payload, DepositPayload) and session.terms.channel is not None:
+        turn.ignore("deposit on a quote without one")
+        turn.refuse_payment(message_id, "invalid_payment_requirements")
         return
     if body.payload.accepted != build_requirements(turn.settings, session.terms.start_fee_atomic):
         turn.refuse_payment(message_id, "invalid_payment_requirements")
         return
     try:
-        channel = _judge_deposit(turn, payload)
+        if isinstance(payload, DepositPayload):
+            channel = _judge_deposit(turn, payload)
+        else:
+            channel = _judge_first_voucher(turn, payload)
     except VoucherRefusedError as error:
         turn.ignore(error.reason)
         turn.refuse_payment(message_id, error.reason)
@@ -154,7 +191,10 @@ def on_deposit(turn: StationTurn, body: PaymentBody, message_id: str) -> None:
     turn.update(channel=channel, deposit_message=message_id)
     turn.clear_timer("hold")
     turn.move(StationPhase.FUNDING)
-    turn.set_patient_timer("funding", 1000 * max(1, channel.deposit_valid_before_s - turn.at.wall_s))
+    wait_s = channel.deposit_valid_before_s - turn.at.wall_s
+    if not channel.deposit_atomic:
+        wait_s = turn.settings.payment_timeout_s
+    turn.set_patient_timer("funding", 1000 * max(1, wait_s))
     turn.read_channel(1)
 
 
@@ -181,19 +221,29 @@ def _judge_deposit(turn: StationTurn, payload: DepositPayload) -> Channel:
     ):
         if seen != expected:
             raise VoucherRefusedError(name, f"expected {expected!r}, got {seen!r}")
+    key = channel_key(network, config)
+    kept = _kept(turn, key)
+    base, balance = (kept.channel.charged, kept.channel.balance) if kept else (0, 0)
+    rest = kept.rest_atomic if kept else 0
     least = session.terms.start_fee_atomic + tranche_price_atomic(session.terms)
-    if deposit.amount_atomic < least:
-        raise VoucherRefusedError("deposit_below_min_deposit", f"{deposit.amount_atomic}, at least {least}")
+    if rest + deposit.amount_atomic < least:
+        raise VoucherRefusedError(
+            "deposit_below_min_deposit", f"{rest} + {deposit.amount_atomic}, at least {least}"
+        )
     if deposit.valid_after_s >= turn.at.wall_s or deposit.valid_before_s < turn.at.wall_s + RELAY_MARGIN_S:
         raise VoucherRefusedError(
             "authorization_time", f"valid from {deposit.valid_after_s} to {deposit.valid_before_s}"
         )
-    key = channel_key(network, config)
     check_voucher(
         channel_config(config),
         voucher,
         settlement_domain(network.chain_id, network.settlement),
-        VoucherLimits(deposit.amount_atomic, 0, amount_atomic=session.terms.start_fee_atomic),
+        VoucherLimits(
+            balance + deposit.amount_atomic,
+            kept.channel.claimed if kept else 0,
+            charged_atomic=base,
+            amount_atomic=session.terms.start_fee_atomic,
+        ),
     )
     try:
         verify(digest_deposit(network, config.payer, key, deposit), deposit.signature, Address(config.payer))
@@ -202,7 +252,12 @@ def _judge_deposit(turn: StationTurn, payload: DepositPayload) -> Channel:
     return Channel(
         config=config,
         id=key,
-        escrow=deposit.amount_atomic,
+        escrow=balance + deposit.amount_atomic,
+        deposit_atomic=deposit.amount_atomic,
+        base=base,
+        balance=balance,
+        claimed=kept.channel.claimed if kept else 0,
+        charged=base,
         deposit_valid_after_s=deposit.valid_after_s,
         deposit_valid_before_s=deposit.valid_before_s,
         deposit_salt=deposit.salt,
@@ -212,12 +267,72 @@ def _judge_deposit(turn: StationTurn, payload: DepositPayload) -> Channel:
     )
 
 
+def _kept(turn: StationTurn, key: bytes) -> KeptChannel | None:
+    """What is known of a channel of earlier sessions. Raises VoucherRefusedError when no session may be on it."""
+    kept = turn.state.channels.get(key.hex())
+    if kept is None:
+        return None
+    if kept.identity != turn.session.identity:
+        raise VoucherRefusedError("channel_busy", "it was opened by another identity")
+    if kept.withdrawing or kept.bad:
+        raise VoucherRefusedError("channel_busy", kept.bad or "a withdrawal is pending on the channel")
+    if turn.state.paying_with(key) is not None:
+        raise VoucherRefusedError("channel_busy", "it is in use")
+    return kept
+
+
+def _judge_first_voucher(turn: StationTurn, payload: VoucherPayload) -> Channel:
+    """A session on a kept channel without a deposit: its first voucher adds the start fee."""
+    session = turn.session
+    try:
+        config, voucher = read_channel(payload), json_to_voucher(payload.voucher)
+    except DepaiError as error:
+        raise VoucherRefusedError("payload_invalid", str(error)) from error
+    network = turn.settings.network
+    kept = _kept(turn, channel_key(network, config))
+    if kept is None:
+        raise VoucherRefusedError("channel_not_found", "no earlier session on this channel is known")
+    if config.payer_authorizer != bytes.fromhex(session.request.payer_authorizer[2:]):
+        raise VoucherRefusedError("payer_authorizer_mismatch", "not the one that asked for the quote")
+    least = session.terms.start_fee_atomic + tranche_price_atomic(session.terms)
+    if kept.rest_atomic < least:
+        raise VoucherRefusedError("cumulative_exceeds_balance", f"{kept.rest_atomic} left, at least {least}")
+    check_voucher(
+        channel_config(config),
+        voucher,
+        settlement_domain(network.chain_id, network.settlement),
+        VoucherLimits(
+            kept.channel.balance,
+            kept.channel.claimed,
+            charged_atomic=kept.channel.charged,
+            amount_atomic=session.terms.start_fee_atomic,
+        ),
+    )
+    return replace(
+        kept.channel,
+        escrow=kept.channel.balance,
+        deposit_atomic=0,
+        base=kept.channel.charged,
+        ceiling=voucher.ceiling_atomic,
+        signature=voucher.signature,
+    )
+
+
 def on_funding_channel(turn: StationTurn, fact: ChannelObserved) -> None:
     """The channel on chain, before and after the deposit."""
     turn.end_reads(fact.channel_id)
     channel = turn.session.paid_by()
-    if fact.total_claimed_atomic or fact.withdraw_requested_at_s:
-        turn.ignore("channel is not new")
+    if fact.total_claimed_atomic > channel.base or fact.withdraw_requested_at_s:
+        turn.ignore("channel is not as it was left")
+        if not channel.deposit_atomic:
+            turn.refuse_payment(turn.session.deposit_message, REASON_PREFIX + "channel_busy")
+            lapse(turn)
+        return
+    if fact.balance_atomic < channel.escrow and not channel.deposit_atomic:
+        turn.ignore("channel holds less than it did")
+        turn.refuse_payment(turn.session.deposit_message, REASON_PREFIX + "cumulative_exceeds_balance")
+        turn.channel(balance=fact.balance_atomic)
+        lapse(turn)
         return
     if fact.balance_atomic < channel.escrow:
         purpose = turn.purpose("deposit")
@@ -233,7 +348,7 @@ def deposit_wish(channel: Channel) -> DepositWish:
     """The transaction that relays the deposit."""
     return DepositWish(
         channel=channel.config,
-        amount_atomic=channel.escrow,
+        amount_atomic=channel.deposit_atomic,
         valid_after_s=channel.deposit_valid_after_s,
         valid_before_s=channel.deposit_valid_before_s,
         salt=channel.deposit_salt,
@@ -245,7 +360,7 @@ def funded(turn: StationTurn, balance: int) -> None:
     """The escrow is there: the start fee is earned, the robot may come."""
     session = turn.session
     fee = session.terms.start_fee_atomic
-    channel = turn.channel(balance=balance, charged=fee)
+    channel = turn.channel(balance=balance, charged=turn.session.paid_by().base + fee)
     turn.clear_timer("funding", "chain:again")
     turn.move(StationPhase.FUNDED)
     turn.update(vouchers=1)
@@ -256,7 +371,7 @@ def funded(turn: StationTurn, balance: int) -> None:
         turn.channel_state(),
         charged_atomic=fee,
         transaction=transaction,
-        amount_atomic=channel.escrow,
+        amount_atomic=channel.deposit_atomic or None,
     )
     turn.tell(PaymentResult(session.deposit_message, settle), answers=session.deposit_message)
     turn.set_patient_timer("arrival", turn.settings.arrival_timeout_ms)

@@ -4,6 +4,8 @@ Each transaction is followed by a look at the channel, and what to do next follo
 a failure or somebody else's transaction changes nothing but the time it takes.
 """
 
+from msgspec.structs import replace
+
 from depai_robot.charging.effect import (
     ClaimWish,
     PrepareTransaction,
@@ -14,16 +16,22 @@ from depai_robot.charging.fact import ChainFailed, ChannelObserved, TransactionC
 from depai_robot.charging.message import Payment as PaymentBody
 from depai_robot.charging.message import PaymentResult, ReceiptMessage
 from depai_robot.charging.station_charging import idle_fee_atomic, total_due_atomic
+from depai_robot.charging.station_state import KeptChannel
 from depai_robot.charging.station_turn import StationTurn
-from depai_robot.charging.terms import REASON_PREFIX, build_success, channel_config, read_channel
+from depai_robot.charging.terms import (
+    REASON_PREFIX,
+    build_requirements,
+    build_success,
+    channel_config,
+    read_channel,
+)
 from depai_robot.charging.transition import StationPhase
 from depai_robot.payment.eip712 import settlement_domain
 from depai_robot.payment.receipt import Receipt, Transactions, format_receipt
 from depai_robot.payment.voucher import VoucherLimits, VoucherRefusedError, check_voucher
-from depai_robot.payment.x402 import RefundPayload, json_to_voucher
+from depai_robot.payment.x402 import RefundPayload, VoucherPayload, json_to_voucher
 from depai_robot.values.error import DepaiError
 from depai_robot.values.identity import address_to_hex
-from depai_robot.values.money import cost_atomic
 
 _ACTION = {
     StationPhase.CLAIMING.value: "claim",
@@ -38,7 +46,8 @@ def on_refund(turn: StationTurn, body: PaymentBody, message_id: str) -> None:
         return
     payload = body.payload.payload
     session = turn.session
-    if not isinstance(payload, RefundPayload):
+    keep = isinstance(payload, VoucherPayload) and turn.at_phase(StationPhase.ENDED) and _may_keep(turn)
+    if not isinstance(payload, RefundPayload) and not keep:
         turn.refuse_payment(message_id, REASON_PREFIX + "channel_busy")
         return
     if not turn.at_phase(StationPhase.ENDED):
@@ -50,6 +59,8 @@ def on_refund(turn: StationTurn, body: PaymentBody, message_id: str) -> None:
         return
     channel = turn.channel(charged=total_due_atomic(turn))
     try:
+        if keep and body.payload.accepted != build_requirements(turn.settings, 0):
+            _refuse("cumulative_amount_mismatch", "the last voucher of a session adds nothing")
         if read_channel(payload) != channel.config:
             _refuse("channel_id_mismatch", "another channel")
         voucher = json_to_voucher(payload.voucher)
@@ -69,8 +80,51 @@ def on_refund(turn: StationTurn, body: PaymentBody, message_id: str) -> None:
         return
     if voucher.ceiling_atomic > channel.ceiling:
         turn.channel(ceiling=voucher.ceiling_atomic, signature=voucher.signature)
-    turn.update(refund_message=message_id, vouchers=session.vouchers + 1)
+    turn.update(vouchers=session.vouchers + 1)
+    if keep:
+        _keep(turn, message_id)
+        return
+    turn.update(refund_message=message_id)
     start_claiming(turn)
+
+
+def _may_keep(turn: StationTurn) -> bool:
+    """Whether the channel may stay open: the station wants that, and nobody is taking the rest out."""
+    known = turn.session.paid_by().id.hex() in turn.state.channels
+    room = known or len(turn.state.channels) < turn.settings.channels_max
+    return bool(turn.settings.reuse_fee_atomic) and room and not turn.session.hurry
+
+
+def _keep(turn: StationTurn, message_id: str) -> None:
+    """The rest stays for the next session; what was earned is claimed later, with that of others."""
+    session = turn.session
+    channel = session.paid_by()
+    settle = build_success(
+        turn.settings.network, channel.config.payer, turn.channel_state(), charged_atomic=0
+    )
+    turn.tell(PaymentResult(message_id, settle), answers=message_id)
+    turn.update(kept=True)
+    turn.answer(*(item.id for item in session.letters if item.keep and item.answers != message_id))
+    finish(turn)
+
+
+def remember(turn: StationTurn) -> None:
+    """The channel for the robot's next session: its totals never start again, so they are not forgotten."""
+    session = turn.session
+    channel = session.paid_by()
+    key = channel.id.hex()
+    kept = KeptChannel(channel, session.identity, session.terms, session.request, turn.at.wall_s)
+    channels = {k: v for k, v in turn.state.channels.items() if k != key}
+    room = len(channels) < turn.settings.channels_max
+    if not room:
+        empty = [k for k, v in channels.items() if not v.rest_atomic and not v.due_atomic]
+        oldest = min(empty, key=lambda k: channels[k].kept_s, default=None)
+        if oldest is not None:
+            del channels[oldest]
+            room = True
+    if room:
+        channels[key] = kept
+    turn.state = replace(turn.state, channels=channels)
 
 
 def _refuse(reason: str, detail: str) -> None:
@@ -164,6 +218,7 @@ def _answer_refund(turn: StationTurn) -> None:
 def finish(turn: StationTurn) -> None:
     """Paid: the signed receipt goes to the robot."""
     turn.move(StationPhase.SETTLED)
+    remember(turn)
     turn.tell(ReceiptMessage(format_receipt(build_receipt(turn))))
     turn.forget_later()
 
@@ -189,14 +244,16 @@ def build_receipt(turn: StationTurn) -> Receipt:
         ended_s=session.ended_s,
         stop_reason=session.stop_reason,
         price_atomic_per_kwh=terms.price_atomic_per_kwh,
-        start_fee_atomic=terms.start_fee_atomic,
+        start_fee_atomic=session.start_fee_atomic,
         idle_fee_atomic=idle,
         station_energy_milliwh=energy,
         robot_energy_milliwh=0,
         statements=(session.meter.begin_statement, session.meter.statement),
         vouchers=session.vouchers,
         ceiling_atomic=channel.ceiling,
-        owed_atomic=terms.start_fee_atomic + cost_atomic(terms.price_atomic_per_kwh, energy) + idle,
+        owed_atomic=session.owed_for(energy) - channel.base + idle,
+        base_atomic=channel.base,
+        left_atomic=max(0, channel.balance - channel.claimed),
         deposited_atomic=max(channel.escrow, channel.balance),
         claimed_atomic=channel.claimed,
         returned_atomic=max(0, channel.escrow - channel.balance),

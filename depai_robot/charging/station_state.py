@@ -21,11 +21,13 @@ class Channel(Struct, frozen=True):
     Attributes:
         config: of the channel.
         id: 32 bytes.
-        escrow: the deposit asked for.
+        escrow: what it must hold on chain, claimed parts included, before the robot may come.
+        deposit_atomic: what of it is deposited for this session; 0 is paid from what an earlier one left.
+        base: charged in earlier sessions.
         deposit_valid_before_s, deposit_valid_after_s, deposit_salt, deposit_signature: of its authorisation.
         balance: confirmed on chain.
         claimed: on chain.
-        ceiling: highest accepted.
+        ceiling: highest accepted in this session.
         signature: of that voucher.
         charged: billed so far, cumulative; durable before power flows.
     """
@@ -33,10 +35,12 @@ class Channel(Struct, frozen=True):
     config: ChannelJson
     id: bytes
     escrow: int
-    deposit_valid_after_s: int
-    deposit_valid_before_s: int
-    deposit_salt: bytes
-    deposit_signature: bytes
+    deposit_valid_after_s: int = 0
+    deposit_valid_before_s: int = 0
+    deposit_salt: bytes = b""
+    deposit_signature: bytes = b""
+    deposit_atomic: int = 0
+    base: int = 0
     balance: int = 0
     claimed: int = 0
     ceiling: int = 0
@@ -104,6 +108,8 @@ class StationSession(Dialogue, frozen=True, kw_only=True):
         transactions: hash (hex) by what it did.
         vouchers: accepted.
         path: phases so far with their causes.
+        closing: no energy: the robot only gets the rest of a kept channel back.
+        kept: the robot left its rest in the channel.
     """
 
     phase: str
@@ -132,6 +138,13 @@ class StationSession(Dialogue, frozen=True, kw_only=True):
     transactions: dict[str, str] = field(default_factory=dict)
     vouchers: int = 0
     path: tuple[tuple[str, str], ...] = ()
+    closing: bool = False
+    kept: bool = False
+
+    @property
+    def start_fee_atomic(self) -> int:
+        """Owed once the money is in place."""
+        return 0 if self.closing else self.terms.start_fee_atomic
 
     def paid_by(self) -> Channel:
         """The channel. Raises BugError before there is one."""
@@ -147,14 +160,49 @@ class StationSession(Dialogue, frozen=True, kw_only=True):
         )
 
     def owed_for(self, energy_milliwh: int) -> int:
-        """Start fee and energy."""
-        return self.terms.start_fee_atomic + cost_atomic(self.terms.price_atomic_per_kwh, energy_milliwh)
+        """Start fee and energy, on top of earlier sessions on the channel."""
+        base = self.channel.base if self.channel is not None else 0
+        return base + self.start_fee_atomic + cost_atomic(self.terms.price_atomic_per_kwh, energy_milliwh)
 
     def limit_milliwh(self) -> int:
         """Energy that the highest accepted ceiling buys: power flows only while less was delivered."""
-        return energy_bought_milliwh(
-            self.terms.price_atomic_per_kwh, max(0, self.paid_by().ceiling - self.terms.start_fee_atomic)
+        channel = self.paid_by()
+        for_energy = channel.ceiling - channel.base - self.start_fee_atomic
+        return energy_bought_milliwh(self.terms.price_atomic_per_kwh, max(0, for_energy))
+
+
+class KeptChannel(Struct, frozen=True):
+    """A robot's channel between its sessions.
+
+    Attributes:
+        channel: with the best voucher; ``charged`` is the base of the next session.
+        identity: of the robot.
+        terms: of the last session.
+        request: of the last session.
+        kept_s: wall clock.
+        withdrawing: somebody takes the rest out: no session on it any more.
+        bad: the contract refuses its voucher; why.
+    """
+
+    channel: Channel
+    identity: bytes
+    terms: ChargingTerms
+    request: QuoteRequest
+    kept_s: int
+    withdrawing: bool = False
+    bad: str = ""
+
+    @property
+    def due_atomic(self) -> int:
+        """Earned and not claimed."""
+        return (
+            0 if self.bad else max(0, min(self.channel.charged, self.channel.balance) - self.channel.claimed)
         )
+
+    @property
+    def rest_atomic(self) -> int:
+        """For the next session."""
+        return max(0, self.channel.balance - self.channel.charged)
 
 
 class Connector(Struct, frozen=True):
@@ -199,6 +247,10 @@ class StationState(Struct, frozen=True, kw_only=True):
         connectors: by number.
         ignored: how often something outside any session was ignored, by reason.
         sold_milliwh, earned_atomic, count: of finished sessions.
+        channels: kept, by id (hex).
+        bars: payers' authorizers (hex) whose vouchers the contract refused, with the reason.
+        batch: channels (hex) in the claim under way.
+        trouble: why the last claim of kept channels failed, empty when nothing is wrong.
     """
 
     settings: StationSettings
@@ -211,6 +263,23 @@ class StationState(Struct, frozen=True, kw_only=True):
     sold_milliwh: int = 0
     earned_atomic: int = 0
     count: int = 0
+    channels: dict[str, KeptChannel] = {}
+    bars: dict[str, str] = {}
+    batch: tuple[str, ...] = ()
+    trouble: str = ""
+
+    def paying_with(self, channel_id: bytes) -> "StationSession | None":
+        """The open session on that channel: one at a time."""
+        return next(
+            (
+                s
+                for s in self.sessions.values()
+                if s.channel is not None
+                and s.channel.id == channel_id
+                and s.phase not in (StationPhase.SETTLED.value, StationPhase.LAPSED.value)
+            ),
+            None,
+        )
 
     def holder(self, connector: int) -> StationSession | None:
         """The session that occupies a connector."""
@@ -254,4 +323,8 @@ def summarise(state: StationState) -> dict[str, Any]:
         "finished": state.count,
         "sold_milliwh": state.sold_milliwh,
         "earned_atomic": state.earned_atomic,
+        "channels": len(state.channels),
+        "unclaimed_atomic": sum(kept.due_atomic for kept in state.channels.values()),
+        "barred": dict(state.bars),
+        "trouble": state.trouble,
     }

@@ -151,6 +151,7 @@ def make_offer(state: StationState) -> Offer:
         receiver=address_to_hex(settings.receiver),
         receiver_authorizer=address_to_hex(settings.receiver_authorizer),
         meter=settings.meters[0],
+        reuse_fee_atomic=settings.reuse_fee_atomic or None,
     )
 
 

@@ -200,8 +200,17 @@ def build_quote(settings: StationSettings, terms: ChargingTerms) -> PaymentRequi
     )
 
 
-def read_quote(required: PaymentRequired, offer: Offer, network: Network, session: str) -> Agreed:
+def read_quote(
+    required: PaymentRequired, offer: Offer, network: Network, session: str, channel: str | None = None
+) -> Agreed:
     """A quote in plain values, after everything that the signed offer fixes was compared with it.
+
+    Args:
+        required: the quote.
+        offer: the station's.
+        network: that the robot pays on.
+        session: that was asked for.
+        channel: of an earlier session, that the robot named in its request.
 
     Raises:
         QuoteError: naming the first thing that is not as it must be.
@@ -215,6 +224,7 @@ def read_quote(required: PaymentRequired, offer: Offer, network: Network, sessio
         raise QuoteError(f"the quote's charging terms: {error}") from error
     requirements = required.accepts[0]
     extra = requirements.extra
+    asked_channel = None if terms.channel is None else channel
     channel_state = extra.channel_state
     for name, seen, expected in (
         ("number of ways to pay", len(required.accepts), 1),
@@ -228,6 +238,7 @@ def read_quote(required: PaymentRequired, offer: Offer, network: Network, sessio
             parse_bytes(extra.receiver_authorizer).hex(),
             parse_bytes(offer.receiver_authorizer).hex(),
         ),
+        ("channel", terms.channel, asked_channel),
         ("session", terms.session, session),
         ("station", terms.station, offer.station),
         ("meter", terms.meter, offer.meter),
@@ -358,6 +369,14 @@ def build_voucher(
         channel_config=config_to_json(channel_config(channel)), voucher=_empty_voucher(key, ceiling_atomic)
     )
     return _build_payload(agreed, need.requirements, payload)
+
+
+def build_closing(agreed: Agreed, channel: ChannelJson, key: bytes, charged_atomic: int) -> PaymentPayload:
+    """The last voucher of a session whose channel is kept: at exactly what is charged, adding nothing."""
+    payload = VoucherPayload(
+        channel_config=config_to_json(channel_config(channel)), voucher=_empty_voucher(key, charged_atomic)
+    )
+    return _build_payload(agreed, msgspec.structs.replace(agreed.requirements, amount="0"), payload)
 
 
 def build_refund(agreed: Agreed, channel: ChannelJson, key: bytes, charged_atomic: int) -> PaymentPayload:

@@ -74,6 +74,7 @@ ROBOT_TRANSITIONS = _rows(
     """
     IDLE > ChargeRequested > QUOTING
     IDLE > ChargeRequested > BACKING_OFF
+    IDLE > ChannelCloseRequested | ChargeRequested > SETTLING
     SETTLED > ChargeRequested > QUOTING
     SETTLED > ChargeRequested > BACKING_OFF
     WITHDRAWING > ChargeRequested > QUOTING
@@ -82,10 +83,12 @@ ROBOT_TRANSITIONS = _rows(
     QUOTING > Quote | QuoteReject | TimerFired > BACKING_OFF
     QUOTING > Quote | QuoteReject | TimerFired > CALLING_FOR_HELP
     QUOTING > StopRequested > IDLE
-    FUNDING > ChainHeadObserved | ChainFailed | TimerFired | SessionStop | SessionEvent > BACKING_OFF
-    FUNDING > ChainHeadObserved | ChainFailed | TimerFired | SessionStop | SessionEvent > CALLING_FOR_HELP
+    FUNDING > ChainHeadObserved | ChannelObserved | ChainFailed > BACKING_OFF
+    FUNDING > ChainHeadObserved | ChannelObserved | ChainFailed > CALLING_FOR_HELP
+    FUNDING > TimerFired | SessionStop | SessionEvent > BACKING_OFF
+    FUNDING > TimerFired | SessionStop | SessionEvent > CALLING_FOR_HELP
     FUNDING > StopRequested > IDLE
-    FUNDING > ChannelObserved > APPROACHING
+    FUNDING > ChannelObserved | PaymentResult > APPROACHING
     FUNDING > PaymentResult | SessionStop | SessionEvent | StopRequested | TimerFired | ChannelObserved > STOPPING
     APPROACHING > DockingEnded > PRESENTING
     APPROACHING > DockingEnded | SessionStop | SessionEvent | StopRequested | TimerFired > STOPPING
@@ -97,7 +100,7 @@ ROBOT_TRANSITIONS = _rows(
     STOPPING > SessionEvent | PaymentResult | SessionStop | StopRequested > SETTLING
     STOPPING > DockingEnded | TimerFired | ChannelObserved > SETTLING
     UNDOCKING > UndockingEnded > SETTLING
-    SETTLING > ChannelObserved | ReceiptMessage | TimerFired > SETTLED
+    SETTLING > ChannelObserved | ReceiptMessage | TimerFired | PaymentResult > SETTLED
     SETTLING > TimerFired > WITHDRAWING
     WITHDRAWING > ChannelObserved > SETTLED
     BACKING_OFF > TimerFired > QUOTING
@@ -118,7 +121,7 @@ STATION_TRANSITIONS = _rows(
     QUOTED > Payment > FUNDING
     QUOTED > TimerFired | SessionStop | QuoteRequest | StopRequested > LAPSED
     FUNDING > ChannelObserved > FUNDED
-    FUNDING > ChainFailed | TimerFired > LAPSED
+    FUNDING > ChainFailed | TimerFired | ChannelObserved > LAPSED
     FUNDED > SessionEvent | PresenceChanged > BINDING
     FUNDED > Payment | TimerFired | SessionStop | StopRequested | ContactorFailed | ChannelObserved > ENDED
     BINDING > Payment > CHARGING
@@ -128,6 +131,7 @@ STATION_TRANSITIONS = _rows(
     CHARGING > StatementMade | ChannelObserved > STOPPING
     STOPPING > StatementMade | TimerFired > ENDED
     ENDED > Payment | TimerFired | ChannelObserved > CLAIMING
+    ENDED > Payment > SETTLED
     CLAIMING > ChannelObserved > REFUNDING
     CLAIMING > ChannelObserved > PAYING
     REFUNDING > ChannelObserved > PAYING

@@ -14,6 +14,7 @@ from depai_robot.charging.effect import (
     ClearTimer,
     Effect,
     Effects,
+    FindBadRows,
     PrepareTransaction,
     Publish,
     ReadChannel,
@@ -34,7 +35,7 @@ from depai_robot.charging.transition import require_move
 from depai_robot.values.error import BugError
 from depai_robot.values.identity import did_pkh
 
-Job = ReadHead | ReadChannel | PrepareTransaction | BroadcastTransaction
+Job = ReadHead | ReadChannel | PrepareTransaction | BroadcastTransaction | FindBadRows
 
 LETTERS_MAX = 1100
 REPLIES_MAX = 4

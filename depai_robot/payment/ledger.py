@@ -24,6 +24,7 @@ class ChannelAccount:
         ceiling_atomic: the highest ceiling ever signed.
         claimed_atomic: claimed on chain.
         returned_atomic: refunded and withdrawn.
+        fronted: a voucher was signed on the promise already; no other before the deposit is there.
         signed_by_time: (Unix seconds, rise of the ceiling) of each voucher, for the day's limit.
     """
 
@@ -33,6 +34,7 @@ class ChannelAccount:
     ceiling_atomic: int = 0
     claimed_atomic: int = 0
     returned_atomic: int = 0
+    fronted: bool = False
     signed_by_time: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -81,7 +83,8 @@ class Ledger:
             raise BugError(f"a deposit must be positive, got {amount_atomic}")
         if account.receiver != receiver:
             raise BugError(f"channel pays 0x{account.receiver.hex()}, not 0x{receiver.hex()}")
-        return self._with(channel, replace(account, promised_atomic=account.promised_atomic + amount_atomic))
+        promised = account.promised_atomic + amount_atomic
+        return self._with(channel, replace(account, promised_atomic=promised, fronted=False))
 
     def sign(self, channel: ChannelId, ceiling_atomic: int, now_s: int) -> "Ledger":
         """A voucher is about to be signed.
@@ -97,7 +100,7 @@ class Ledger:
         if ceiling_atomic < account.ceiling_atomic:
             raise BugError(f"ceiling would fall from {account.ceiling_atomic} to {ceiling_atomic}")
         rise = ceiling_atomic - account.ceiling_atomic
-        with_deposit = account.ceiling_atomic <= account.held_atomic or rise == 0
+        with_deposit = not account.fronted or rise == 0
         allowed = account.held_atomic + (account.promised_atomic if with_deposit else 0)
         if ceiling_atomic > allowed:
             raise BugError(
@@ -108,7 +111,9 @@ class Ledger:
         recent = tuple(entry for entry in account.signed_by_time if entry[0] > now_s - DAY_S)
         if rise:
             recent = (*recent, (now_s, rise))
-        return self._with(channel, replace(account, ceiling_atomic=ceiling_atomic, signed_by_time=recent))
+        fronted = account.fronted or ceiling_atomic > account.held_atomic
+        signed = replace(account, ceiling_atomic=ceiling_atomic, signed_by_time=recent, fronted=fronted)
+        return self._with(channel, signed)
 
     def observe(self, channel: ChannelId, *, balance_atomic: int, total_claimed_atomic: int) -> "Ledger":
         """The chain was read.
@@ -128,6 +133,7 @@ class Ledger:
                 account,
                 escrow_atomic=account.escrow_atomic + arrived,
                 promised_atomic=max(0, account.promised_atomic - arrived),
+                fronted=account.fronted and arrived < account.promised_atomic,
             )
         elif balance_atomic < held:
             account = replace(account, returned_atomic=account.returned_atomic + held - balance_atomic)
@@ -135,7 +141,7 @@ class Ledger:
 
     def release_promise(self, channel: ChannelId) -> "Ledger":
         """A deposit's authorization has expired unused."""
-        return self._with(channel, replace(self.account(channel), promised_atomic=0))
+        return self._with(channel, replace(self.account(channel), promised_atomic=0, fronted=False))
 
     @property
     def escrow_total_atomic(self) -> int:

@@ -32,6 +32,7 @@ class Books(RuleBasedStateMachine):
         self.contract = {channel: Contract() for channel in CHANNELS}
         self.promised = {channel: [] for channel in CHANNELS}
         self.signed = {channel: [0] for channel in CHANNELS}
+        self.fronted = dict.fromkeys(CHANNELS, False)
         self.rises = []
         self.now_s = 1_800_000_000
 
@@ -42,6 +43,7 @@ class Books(RuleBasedStateMachine):
     def promise(self, channel, amount):
         self.ledger = self.ledger.promise(channel, STATION, amount)
         self.promised[channel].append(amount)
+        self.fronted[channel] = False
 
     @rule(channel=channels)
     def deposit_is_mined(self, channel):
@@ -69,6 +71,8 @@ class Books(RuleBasedStateMachine):
             channel, balance_atomic=contract.balance, total_claimed_atomic=contract.claimed
         )
         self.ledger.check_conservation(channel, contract.balance)
+        if not self.account(channel).promised_atomic:
+            self.fronted[channel] = False
 
     @rule(
         channel=channels,
@@ -92,8 +96,9 @@ class Books(RuleBasedStateMachine):
         assert ceiling >= max(self.signed[channel])
         assert ceiling <= promised
         if ceiling > signed:
-            # Beyond the confirmed escrow goes only the one voucher that travels with a deposit.
-            assert ceiling <= confirmed or signed <= confirmed
+            # Beyond the confirmed escrow goes only the one voucher that travels with each deposit.
+            assert ceiling <= confirmed or not self.fronted[channel]
+            self.fronted[channel] = self.fronted[channel] or ceiling > confirmed
             self.rises.append((self.now_s, ceiling - signed))
         self.signed[channel].append(ceiling)
 

@@ -81,8 +81,13 @@ def test_two_sessions_after_each_other_on_one_robot():
     world = World()
     world.run_session("s-1", 2 * WH)
     world.run_session("s-2", 2 * WH)
-    assert [parse_receipt(text).session for text in world.receipts] == ["s-1", "s-2"]
-    assert receipt_of(world, 0).channel != receipt_of(world, 1).channel
+    first = parse_receipt(world.receipts[0])
+    second = receipt_of(world, 1)
+    assert (first.session, second.session) == ("s-1", "s-2")
+    # Refunded in full, and topped up: the channel's totals go on where they were.
+    assert second.channel == first.channel
+    assert second.base_atomic == first.owed_atomic == first.claimed_atomic
+    assert second.claimed_atomic == first.owed_atomic + second.owed_atomic
 
 
 def test_contact_to_power_takes_only_messages():

@@ -351,7 +351,7 @@ def test_a_channel_that_was_used_before_is_not_paid_into():
     world.run(lambda: bool(world.vouchers), 5)
     channel = world.robot.state.session.agreement.channel_id
     world.give(world.robot, ft.ChannelObserved(world.at, channel, 9000, 2000, 77, 0, 1))
-    assert world.robot.state.session.stop.detail == "the channel is not new"
+    assert world.robot.state.session.stop.detail == "the channel is not as it was left"
 
 
 def test_a_station_that_comes_up_is_asked_by_the_next_round():

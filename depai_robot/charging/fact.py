@@ -180,6 +180,25 @@ class StopRequested(_Fact, frozen=True):
     reason: str
 
 
+class JournalAccepted(_Fact, frozen=True):
+    """Rows were lost, and a person has decided to go on from those that are left.
+
+    What is open ends. A robot then only settles: what it signed in the lost rows is unknown, so it counts as all that
+    its policy allows, until the owner signs a policy with a later epoch.
+
+    Attributes:
+        rows_kept: sound rows before this one.
+        rows_lost: how many are known to be missing; -1 when nobody knows.
+        policy_epoch: of the policy that may have been in force; -1 for a station.
+        reason: what was found, for people.
+    """
+
+    rows_kept: int
+    rows_lost: int
+    policy_epoch: int
+    reason: str
+
+
 # --- Robot only -------------------------------------------------------------------------------------------
 
 
@@ -297,6 +316,7 @@ Fact = (
     | TransactionConfirmed
     | BadRowsFound
     | StopRequested
+    | JournalAccepted
     | ChargeRequested
     | ChannelCloseRequested
     | DockingEnded

@@ -17,7 +17,7 @@ from depai_robot.charging import (
     robot_quoting,
     robot_settlement,
 )
-from depai_robot.charging.effect import CancelDocking, Effects, StartUndocking, WatchProbe
+from depai_robot.charging.effect import CallForHelp, CancelDocking, Effects, StartUndocking, WatchProbe
 from depai_robot.charging.envelope import open_token
 from depai_robot.charging.fact import (
     BatteryObserved,
@@ -28,6 +28,7 @@ from depai_robot.charging.fact import (
     ChargeRequested,
     DockingEnded,
     Fact,
+    JournalAccepted,
     MessageReceived,
     MessageSealed,
     ProbeRead,
@@ -109,6 +110,8 @@ def step(state: RobotState, fact: Fact) -> tuple[RobotState, Effects]:
         return _request(state, fact)
     if isinstance(fact, ChannelCloseRequested):
         return _close(state, fact)
+    if isinstance(fact, JournalAccepted):
+        return _accept_loss(state, fact)
     if isinstance(fact, MessageReceived):
         return _receive(state, fact)
     if isinstance(fact, ChainHeadObserved):
@@ -165,6 +168,13 @@ def _request(state: RobotState, fact: ChargeRequested) -> tuple[RobotState, Effe
         return turn.store(), turn.finish()
     if fact.session in state.sessions:
         return _ignore(state, "charge requested twice"), ()
+    epoch = state.settings.policy.epoch
+    if epoch <= state.settle_only_epoch:
+        help_me = CallForHelp(
+            f"rows of the journal are lost: nothing is bought under a policy of epoch {epoch}, expected one that the"
+            f" owner has signed since, of epoch {state.settle_only_epoch + 1} or later"
+        )
+        return _ignore(state, "charge requested, and rows of the journal are lost"), (help_me,)
     require_id("session", fact.session)
     if session is not None and session.phase == RobotPhase.WITHDRAWING.value:
         state = replace(state, background={**state.background, session.id: session})
@@ -193,6 +203,24 @@ def _close(state: RobotState, fact: ChannelCloseRequested) -> tuple[RobotState, 
     turn = RobotTurn(state, fact, "ChannelCloseRequested", session)
     robot_settlement.start_settling(turn)
     return turn.store(), turn.finish()
+
+
+def _accept_loss(state: RobotState, fact: JournalAccepted) -> tuple[RobotState, Effects]:
+    """What is open ends, kept channels are closed: what was signed on them since is unknown."""
+    epoch = max(state.settle_only_epoch, state.settings.policy.epoch, fact.policy_epoch)
+    state = replace(state, settle_only_epoch=epoch)
+    stop = StopRequested(fact.at, fact.reason)
+    state, effects = _each(state, stop, [state.session.id] if state.session else [])
+    for number, key in enumerate(sorted(state.channels)):
+        wish = ChannelCloseRequested(
+            fact.at,
+            f"lost-{fact.rows_kept}.close{number}",
+            bytes.fromhex(key),
+            "rows of the journal are lost",
+        )
+        state, more = _close(state, wish)
+        effects += more
+    return state, effects
 
 
 def _restart(state: RobotState, fact: Restarted) -> tuple[RobotState, Effects]:

@@ -353,6 +353,7 @@ class RobotState(Struct, frozen=True, kw_only=True):
         finished: sessions so far.
         channels: kept, by id (hex).
         presigned_used: pre-signed deposits that were sent, by digest (hex).
+        settle_only_epoch: rows were lost: nothing new is bought until a policy with a later epoch is in force.
     """
 
     settings: RobotSettings
@@ -368,6 +369,7 @@ class RobotState(Struct, frozen=True, kw_only=True):
     finished: int = 0
     channels: dict[str, KeptChannel] = {}
     presigned_used: tuple[str, ...] = ()
+    settle_only_epoch: int = -1
 
     @property
     def phase(self) -> str:

@@ -19,6 +19,7 @@ from depai_robot.charging.fact import (
     ChannelObserved,
     ContactorFailed,
     Fact,
+    JournalAccepted,
     MessageReceived,
     MessageSealed,
     PresenceChanged,
@@ -150,6 +151,8 @@ def _step(state: StationState, fact: Fact) -> tuple[StationState, Effects]:
         return _on_lobby(state, fact) if session_id == LOBBY else _each(state, fact, [session_id])
     if isinstance(fact, StopRequested):
         return _each(state, fact, list(state.sessions))
+    if isinstance(fact, JournalAccepted):
+        return _each(state, StopRequested(fact.at, fact.reason), list(state.sessions))
     if isinstance(fact, ChainHeadObserved):
         return state, ()
     raise BugError(f"{type(fact).__name__} is not a fact of a station")

@@ -57,10 +57,23 @@ def owed_milliwh(turn: RobotTurn) -> int:
     return max(meter.reconciled.station_milliwh, min(by_own_meter, bought))
 
 
-def owed_atomic(turn: RobotTurn) -> int:
-    """What is owed on the channel, by the robot's own reckoning; nothing when no deposit was ever seen on chain."""
+def is_funded(turn: RobotTurn) -> bool:
+    """Whether the money of this session was ever seen on chain."""
     session = turn.session
-    if not session.money.escrow:
+    agreement = session.contract()
+    return session.money.escrow >= max(1, agreement.escrow_atomic)
+
+
+def has_lapsed(turn: RobotTurn, block_number: int = 2**63) -> bool:
+    """Whether an unused deposit can not be used any more, as of that block."""
+    lapse_block = turn.session.lapse_block
+    return bool(lapse_block) and block_number >= lapse_block
+
+
+def owed_atomic(turn: RobotTurn) -> int:
+    """What is owed on the channel, by the robot's own reckoning; nothing new when its deposit never came."""
+    session = turn.session
+    if not is_funded(turn):
         return session.money.base
     if session.money.owed >= 0:
         return session.money.owed
@@ -115,7 +128,8 @@ def request_closing(turn: RobotTurn, charged_atomic: int | None = None) -> None:
     """
     session = turn.session
     money = session.money
-    if not money.escrow or session.payment is not None or money.refund_rounds >= REFUND_ROUNDS_MAX:
+    waits = not is_funded(turn) and not has_lapsed(turn)
+    if waits or not money.escrow or session.payment is not None or money.refund_rounds >= REFUND_ROUNDS_MAX:
         return
     if turn.head_disagrees() or not turn.head_is_known():
         turn.ignore("refund request waits for the head of the chain")
@@ -266,9 +280,8 @@ def on_channel(turn: RobotTurn, fact: ChannelObserved) -> None:
     if money.claimed > owed and not session.overclaimed:
         turn.update(overclaimed=True)
         convict(turn, f"station claimed {money.claimed}, owed is {owed}: {money.claimed - owed} lost")
-    if money.balance == money.claimed and (
-        money.claimed or (session.lapse_block and fact.block_number >= session.lapse_block)
-    ):
+    lapsed = has_lapsed(turn, fact.block_number)
+    if money.balance == money.claimed and (lapsed or (money.claimed and is_funded(turn))):
         _wait_for_receipt(turn)
         return
     if turn.at_phase(RobotPhase.WITHDRAWING):
@@ -347,7 +360,7 @@ def poll(turn: RobotTurn) -> None:
         "poll", turn.settings.withdraw_poll_ms if withdrawing else SETTLE_POLLS * turn.settings.poll_ms
     )
     session = turn.session
-    waits_for_head = withdrawing or not session.money.escrow or session.payment is None
+    waits_for_head = withdrawing or not is_funded(turn) or session.payment is None
     if waits_for_head and turn.purpose("head") not in session.jobs:
         turn.start(ReadHead(turn.purpose("head")))
     if turn.purpose("channel") not in session.jobs:
@@ -359,7 +372,7 @@ def settle(turn: RobotTurn) -> None:
     session = turn.session
     agreement = session.contract()
     turn.move(RobotPhase.SETTLED)
-    if not session.money.escrow:
+    if not is_funded(turn):
         turn.change(ledger=turn.state.ledger.release_promise(ChannelId(agreement.channel_id)))
     turn.answer(*(letter.id for letter in session.letters))
     turn.clear_timers()
@@ -394,7 +407,7 @@ def build_receipt(turn: RobotTurn) -> Receipt:
     agreement = session.contract()
     terms = agreement.agreed.terms
     money, meter, stop = session.money, session.meter, session.stop
-    funded = money.escrow > 0
+    funded = is_funded(turn)
     owed = owed_atomic(turn) - money.base
     energy = owed_milliwh(turn) if funded else 0
     cost = cost_atomic(terms.price_atomic_per_kwh, energy)

@@ -60,13 +60,14 @@ class Checks:
         for session in state.sessions.values():
             money = session.money
             # 1: a signed ceiling never falls and never exceeds the confirmed escrow (the start fee: the deposit)
-            assert money.signed >= self.signed.get(session.id, 0)
-            self.signed[session.id] = money.signed
+            if money.vouchers:
+                assert money.signed >= self.signed.get(session.id, 0)
+                self.signed[session.id] = money.signed
             if session.agreement is None:
                 assert money.signed == 0
                 continue
             terms = session.agreement.agreed.terms
-            assert money.signed <= max(money.escrow, terms.start_fee_atomic)
+            assert money.signed <= max(money.escrow, money.base + terms.start_fee_atomic)
             # 3: at most one tranche ahead of reconciled energy and agreed fees
             if session.phase in SIGNING:
                 owed = session.owed_for(session.meter.reconciled.station_milliwh)
@@ -136,13 +137,29 @@ class Machines(RuleBasedStateMachine):
 
     honest = True
 
-    @initialize(seed=st.integers(0, 2**32), stations=st.integers(1, 2), idle_fee=st.sampled_from([0, 50]))
-    def begin(self, seed: int, stations: int, idle_fee: int) -> None:
+    @initialize(
+        seed=st.integers(0, 2**32),
+        stations=st.integers(1, 2),
+        idle_fee=st.sampled_from([0, 50]),
+        keep=st.booleans(),
+    )
+    def begin(self, seed: int, stations: int, idle_fee: int, keep: bool) -> None:
         self.random = random.Random(seed)
-        quick = {"arrival_timeout_ms": 60_000, "refund_wait_ms": 30_000, "idle_fee_atomic_per_min": idle_fee}
+        quick = {
+            "arrival_timeout_ms": 60_000,
+            "refund_wait_ms": 30_000,
+            "idle_fee_atomic_per_min": idle_fee,
+            "reuse_fee_atomic": 100 if keep else 0,
+            "claim_interval_ms": 60_000,
+            "claim_at_atomic": 4000,
+        }
         self.world = World(
             make_robot_settings(
-                funding_timeout_ms=20_000, docking_timeout_ms=30_000, settle_timeout_ms=60_000, bar_s=30
+                funding_timeout_ms=20_000,
+                docking_timeout_ms=30_000,
+                settle_timeout_ms=60_000,
+                bar_s=30,
+                keep_max_atomic=10_000 if keep else 0,
             ),
             [
                 make_station_settings(name, pose_mm_mrad=(3000 + 1000 * n, 0, 0), **quick)
@@ -356,13 +373,20 @@ class Machines(RuleBasedStateMachine):
         world.crash_before_effects = lambda _agent, _fact: False
         world.run(lambda: all(agent.alive for agent in world.agents), 60)
         world.give(world.robot, ft.StopRequested(world.at, "end of the test"))
+        world.run(lambda: world.phase in ("IDLE", "SETTLED", "WITHDRAWING", "SHUT_DOWN"), 600)
 
         def settled() -> bool:
             world.chain.number += 1  # blocks go on by themselves
+            for kept in world.robot.state.channels.values():
+                if kept.rest_atomic and not kept.closing and world.phase in ("IDLE", "SETTLED", "SHUT_DOWN"):
+                    self.sessions += 1
+                    wish = (f"close-{self.sessions}", kept.agreement.channel_id, "end of the test")
+                    world.give(world.robot, ft.ChannelCloseRequested(world.at, *wish))
             robot = world.robot.state
             done = robot.phase in ("IDLE", "SETTLED", "SHUT_DOWN") and not robot.background
             stations = [s for a in world.stations.values() for s in a.state.sessions.values()]
-            return done and all(s.phase in ("SETTLED", "LAPSED") for s in stations)
+            due = [k for a in world.stations.values() for k in a.state.channels.values() if k.due_atomic]
+            return done and not due and all(s.phase in ("SETTLED", "LAPSED") for s in stations)
 
         assert world.run(settled, 3000), world.story()
         self.checks()
@@ -375,12 +399,14 @@ class Machines(RuleBasedStateMachine):
             assert receipt.session not in seen, "two receipts for one session"
             seen.add(receipt.session)
             row = world.chain.channel(bytes.fromhex(receipt.channel[2:]))
-            assert receipt.claimed_atomic == row["claimed"]
-            assert receipt.deposited_atomic == receipt.claimed_atomic + receipt.returned_atomic
+            assert receipt.claimed_atomic <= row["claimed"]
+            in_channel = receipt.claimed_atomic + receipt.left_atomic
+            assert receipt.deposited_atomic == in_channel + receipt.returned_atomic
             highest = max((c for key, c in world.vouchers if key.hex() == receipt.channel[2:]), default=0)
             assert receipt.claimed_atomic <= highest <= max(receipt.ceiling_atomic, highest)
             # an honest station is never called a cheat, unless a rule above spoke in its name
-            assert receipt.claimed_atomic <= receipt.owed_atomic or receipt.fault, world.story()
+            owed = receipt.base_atomic + receipt.owed_atomic
+            assert receipt.claimed_atomic <= owed or receipt.fault, world.story()
 
 
 class HonestMachines(Machines):

@@ -4,8 +4,7 @@ A running program may hold the journal meanwhile. For what a program itself read
 """
 
 import contextlib
-import fcntl
-import os
+import itertools
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,29 +36,20 @@ class Survey:
     findings: tuple[str, ...]
 
 
-def is_held(path: Path) -> bool:
-    """Whether a running program holds the journal."""
-    try:
-        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
 def _open(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise JournalError("is not there" if not path.exists() else "is not a file")
-    # SQLite would make a log and an index beside a file that has none; a file that nobody writes needs neither.
-    log = path.with_name(path.name + "-wal")
-    quiet = not (log.exists() and log.stat().st_size) and not is_held(path)
+    # Whoever writes has a log beside the file. Without one SQLite would make it; a file at rest needs none.
+    quiet = not path.with_name(path.name + "-wal").exists()
     name = path.absolute().as_uri() + ("?immutable=1" if quiet else "?mode=ro")
-    return sqlite3.connect(name, uri=True, isolation_level=None)
+    database = sqlite3.connect(name, uri=True, isolation_level=None)
+    try:
+        # One moment of a file that may be growing, for everything that is read of it.
+        database.execute("BEGIN")
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
 
 
 def _require_form(database: sqlite3.Connection) -> Form:
@@ -123,6 +113,17 @@ class JournalReader:
             raise JournalError(f"journal {self.path} can't be read: {error}") from error
         except JournalError as error:
             raise JournalError(f"journal {self.path} {error}") from error
+
+
+def read_sound_rows(path: Path, count: int) -> Iterator[JournalRow]:
+    """The first rows of a file that may be damaged behind them.
+
+    Raises:
+        JournalError: there are not as many sound ones.
+    """
+    if count:
+        with contextlib.closing(JournalReader(path)) as reader:
+            yield from itertools.islice(reader.rows(), count)
 
 
 def survey(path: Path) -> Survey:

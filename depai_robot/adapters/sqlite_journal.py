@@ -24,6 +24,30 @@ OPEN_CHECK_BYTES_MAX = 96 * 1024 * 1024
 state is made from: the snapshot and the rows behind it. ``depai-robot journal verify`` checks any size."""
 
 
+def hold(path: Path) -> int:
+    """Takes the lock of a journal; closing the file that is returned lets it go.
+
+    Raises:
+        JournalError: another process holds it, or it can't be made.
+    """
+    path = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise JournalError(f"journal lock {path}: {error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if isinstance(error, BlockingIOError):
+            raise JournalError(
+                f"journal lock {path} is held by another process: two must never sign"
+            ) from error
+        raise JournalError(f"journal lock {path}: {error}") from error
+    return lock
+
+
 class SqliteJournal:
     """See ports.Journal.
 
@@ -38,10 +62,9 @@ class SqliteJournal:
 
     def __init__(self, path: Path, owner: str) -> None:
         self.path = path
-        self._lock_file = -1
         self._head: HeadFile | None = None
         self._database: sqlite3.Connection | None = None
-        self._lock(path.with_name(path.name + ".lock"))
+        self._lock_file = hold(path)
         try:
             self._open(owner)
         except (sqlite3.Error, OSError) as error:
@@ -50,19 +73,6 @@ class SqliteJournal:
         except JournalError as error:
             self.close()
             raise JournalError(f"journal {path} {error}; {self._advice}") from error
-
-    def _lock(self, path: Path) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock_file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock_file)
-            raise JournalError(
-                f"journal lock {path} is held by another process: two must never sign"
-            ) from error
-        except OSError as error:
-            raise JournalError(f"journal lock {path}: {error}") from error
 
     @property
     def _advice(self) -> str:

@@ -11,6 +11,11 @@ from depai_robot.values.error import DepaiError
 # name -> (module, attribute, one line of help)
 _COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("depai_robot.cli.demo", "demo", "Run the whole loop in simulation, and leave a report."),
+    "journal": (
+        "depai_robot.cli.journal",
+        "journal",
+        "Look at a journal: show, verify, export, accept damage.",
+    ),
     "report": ("depai_robot.cli.report", "report", "Write report.html again from a run's folder."),
     "setup": ("depai_robot.cli.setup", "setup", "Install parts that pip can't (the development chain)."),
     "station": ("depai_robot.cli.station", "station", "Run a charging station."),

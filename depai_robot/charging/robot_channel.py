@@ -45,12 +45,24 @@ class Plan(Struct, frozen=True):
     refused: str = ""
 
 
+def is_in_use(state: RobotState, channel_id: bytes) -> bool:
+    """Whether an open session is on that channel, also one whose rest is being withdrawn in the background."""
+    return any(
+        session.agreement is not None
+        and session.agreement.channel_id == channel_id
+        and session.phase != RobotPhase.SETTLED.value
+        for session in state.sessions.values()
+    )
+
+
 def kept_at(state: RobotState, identity: bytes) -> KeptChannel | None:
     """The channel with that station that holds the most, None when there is none to be used."""
     usable = [
         kept
         for kept in state.channels.values()
-        if kept.agreement.offer.sender == identity and not kept.closing
+        if kept.agreement.offer.sender == identity
+        and not kept.closing
+        and not is_in_use(state, kept.agreement.channel_id)
     ]
     return max(usable, key=lambda kept: (kept.rest_atomic, kept.agreement.channel_id), default=None)
 
@@ -194,7 +206,7 @@ def _presigned_plan(
         return None
     key = channel_key(settings.network, channel)
     kept = turn.state.channels.get(key.hex())
-    if kept is not None and kept.closing:
+    if is_in_use(turn.state, key) or (kept is not None and kept.closing):
         return None
     rest = kept.rest_atomic if kept else 0
     limit = escrow_max_atomic(settings.policy, Address(agreed.receiver), exposure_with(turn.exposure(), kept))
@@ -217,6 +229,8 @@ def closing_session(state: RobotState, fact: ChannelCloseRequested) -> Session |
     """The session that closes a kept channel, None when there is no such channel or nothing in it."""
     kept = state.channels.get(fact.channel_id.hex())
     if kept is None or kept.closing or not kept.rest_atomic or fact.session in state.sessions:
+        return None
+    if is_in_use(state, fact.channel_id):
         return None
     return Session(
         id=fact.session,
@@ -248,5 +262,8 @@ def stale_channels(state: RobotState, now_s: int) -> list[bytes]:
     return [
         kept.agreement.channel_id
         for kept in state.channels.values()
-        if kept.rest_atomic and not kept.closing and now_s - kept.kept_s > state.settings.keep_max_s
+        if kept.rest_atomic
+        and not kept.closing
+        and not is_in_use(state, kept.agreement.channel_id)
+        and now_s - kept.kept_s > state.settings.keep_max_s
     ]

@@ -165,7 +165,9 @@ def should_keep(turn: RobotTurn, owed_atomic: int) -> bool:
     offer = agreement.offer.offer
     rest = session.money.balance - owed_atomic
     stop = session.stop
-    if session.closing or (stop is not None and stop.fault) or offer.reuse_fee_atomic is None:
+    if session.closing or session.keep_refused or (stop is not None and stop.fault):
+        return False
+    if offer.reuse_fee_atomic is None:
         return False
     gain = offer.start_fee_atomic - offer.reuse_fee_atomic
     least = offer.reuse_fee_atomic + tranche_price_atomic(agreement.agreed.terms)
@@ -189,6 +191,10 @@ def on_closing_answer(turn: RobotTurn, body: PaymentResult, token: str) -> None:
         read_channel(turn)
         return
     agreement = session.contract()
+    if body.required is None and session.keep:
+        turn.update(keep=False, keep_refused=True, payment=None)
+        request_closing(turn)
+        return
     if body.required is None:
         turn.ignore("refund refused")
         return

@@ -242,6 +242,7 @@ class Session(Dialogue, frozen=True, kw_only=True):
         path: phases so far with their causes, for reports.
         channel_seen: a channel of an earlier session was read from the chain and is as it was left.
         keep: its rest stays in the channel for the next session.
+        keep_refused: the station does not want that.
         closing: no energy: it only gets the rest of a kept channel back.
     """
 
@@ -276,6 +277,7 @@ class Session(Dialogue, frozen=True, kw_only=True):
     path: tuple[tuple[str, str], ...] = ()
     channel_seen: bool = False
     keep: bool = False
+    keep_refused: bool = False
     closing: bool = False
 
     def contract(self) -> Agreement:

@@ -278,6 +278,8 @@ def _receive(state: StationState, fact: MessageReceived) -> tuple[StationState, 
     if session is None or session.identity != fact.sender:
         return _ignore(state, "message of no open session"), ()
     turn = StationTurn(state, fact, type(draft.body).__name__, session)
+    if session.id not in state.sessions:
+        turn.set_patient_timer("refund", state.settings.refund_wait_ms)
     _on_message(turn, draft)
     return _after(turn), turn.finish()
 

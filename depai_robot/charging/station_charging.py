@@ -159,7 +159,8 @@ def on_payment(turn: StationTurn, body: PaymentBody, message_id: str) -> None:
     if turn.reply_again(message_id):
         return
     payload = body.payload.payload
-    if isinstance(payload, RefundPayload):
+    last = isinstance(payload, VoucherPayload) and body.payload.accepted.amount == "0"
+    if isinstance(payload, RefundPayload) or last:
         turn.ignore("refund asked before the end")
         _end_by_robot(turn)
         return

@@ -25,6 +25,7 @@ from depai_robot.payment.channel import DepositAuthorization
 from depai_robot.payment.eip712 import settlement_domain, voucher_digest
 from depai_robot.payment.signature import SignatureError, recover
 from depai_robot.payment.x402 import DepositPayload, bytes_to_text
+from depai_robot.values.identity import keccak256
 from test.builders import CHAIN_ID, WALL_S, make_key, make_network, make_robot_settings, make_station_settings
 
 SECOND = 1_000_000_000
@@ -504,7 +505,7 @@ class World:
             return ft.ChainFailed(self.at, wish.purpose, True, str(error))
         nonce = next(self.chain.nonce)
         raw = f"{wish.purpose}#{nonce}".encode()
-        tx_hash = hashlib.sha256(raw).digest()
+        tx_hash = keccak256(raw)
         self.transactions[tx_hash] = wish.call
         return ft.TransactionSigned(self.at, wish.purpose, raw, tx_hash, nonce)
 

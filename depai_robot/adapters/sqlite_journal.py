@@ -87,7 +87,8 @@ class SqliteJournal:
     # --- open ----------------------------------------------------------------------------------------------
 
     def _open(self, owner: str) -> None:
-        self._check_file()
+        if not self._check_file():
+            refuse_lost(read_head(head_path(self.path)), 0)  # before SQLite makes an empty file
         # The runner's thread uses it after another has opened it; never two at once.
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         self._database = database
@@ -119,16 +120,18 @@ class SqliteJournal:
         self._check(noted)
         self._head = HeadFile(head_path(self.path), Head(self._number, self._hash))
 
-    def _check_file(self) -> None:
+    def _check_file(self) -> bool:
+        """Whether there is a file."""
         try:
             found = self.path.stat()
         except FileNotFoundError:
-            return
+            return False
         if found.st_uid != os.geteuid():
             raise JournalError(
                 f"belongs to user {found.st_uid}, this program runs as {os.geteuid()}: run it as that user, or"
                 " change the owner of the file and of those beside it"
             )
+        return True
 
     def _check(self, noted: Head | None) -> None:
         """Everything that the state will be made from; all of a file that is not too large."""

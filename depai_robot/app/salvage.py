@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from depai_robot.adapters.journal_form import Snapshot
-from depai_robot.adapters.journal_head import head_path, read_head
+from depai_robot.adapters.journal_head import head_path
 from depai_robot.adapters.journal_reader import JournalReader, Survey, read_sound_rows, survey
 from depai_robot.adapters.sqlite_journal import SqliteJournal, hold
 from depai_robot.app.bookkeeping import read_fact
@@ -98,21 +98,19 @@ def accept_damage(
 
 
 def _resume(path: Path) -> Acceptance | None:
-    """Ends what a crash has cut off between the old file's leaving and the new one's coming."""
+    """Ends what a crash has cut off: the old file has left, the new one has not come."""
     if path.exists():
         return None
-    noted = read_head(head_path(path))
     for new in sorted(path.parent.glob(f"{path.name}.damaged-*/{_NEW}")):
-        with contextlib.closing(JournalReader(new)) as reader:
-            if noted is None or reader.head() != noted:
-                continue
-            fact = read_fact(next(iter(reader.rows(reader.length - 1))))
-        if isinstance(fact, JournalAccepted):
-            _come(path, new)
-            role = "station" if fact.policy_epoch < 0 else "robot"
-            return Acceptance(
-                new.parent, fact.rows_kept, fact.rows_lost, role, fact.policy_epoch, (fact.reason,)
-            )
+        if (new.parent / path.name).exists():
+            with contextlib.closing(JournalReader(new)) as reader:
+                fact = read_fact(next(iter(reader.rows(reader.length - 1))))
+            if isinstance(fact, JournalAccepted):
+                _swap(path, new.parent)
+                role = "station" if fact.policy_epoch < 0 else "robot"
+                return Acceptance(
+                    new.parent, fact.rows_kept, fact.rows_lost, role, fact.policy_epoch, (fact.reason,)
+                )
     return None
 
 
@@ -195,19 +193,18 @@ def _batches(rows: Iterator[JournalRow], snapshot: Snapshot | None) -> Iterator[
 
 
 def _swap(path: Path, aside: Path) -> None:
-    """The old files go aside, the new ones come. At no moment would a start find an empty place and begin anew."""
-    old_head, new = head_path(path), aside / _NEW
-    if old_head.exists():
-        shutil.copy2(old_head, aside / old_head.name)
-    # From here on the head file names more rows than there are: a start refuses until all is in place.
-    head_path(new).replace(old_head)
+    """The old files go aside, the new ones come; each step may be the last before a crash.
+
+    While there is no file, the head file names rows: a start refuses, and never begins anew.
+    """
+    new, head = aside / _NEW, head_path(path)
+    if head.exists() and not (aside / head.name).exists():
+        shutil.copy2(head, aside / head.name)
     for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
         if path.with_name(name).exists():
             path.with_name(name).replace(aside / name)
-    _come(path, new)
-
-
-def _come(path: Path, new: Path) -> None:
+    if head_path(new).exists():
+        head_path(new).replace(head)
     new.replace(path)
     with contextlib.suppress(FileNotFoundError):
         new.with_name(new.name + ".lock").unlink()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from depai_robot.app.channel import take_close_intents
 from depai_robot.app.config import (
     ChargePart,
     WalletFile,
@@ -36,18 +37,19 @@ from depai_robot.app.sealing import Keeper, Sealer
 from depai_robot.app.story import StoryWriter
 from depai_robot.app.telling import WalletTeller
 from depai_robot.charging import robot
-from depai_robot.charging.fact import ChargeRequested, DockingEnded, UndockingEnded
+from depai_robot.charging.fact import ChannelCloseRequested, ChargeRequested, DockingEnded, UndockingEnded
 from depai_robot.charging.robot_state import RobotState
 from depai_robot.charging.setting import Network, RobotSettings
 from depai_robot.charging.transition import RobotPhase
 from depai_robot.payment.policy import parse_policy
 from depai_robot.ports import Battery, Broker, Chain, Clock, Connector, Journal, Signer
 from depai_robot.values.error import ConfigError, DeviceTimeoutError
-from depai_robot.values.identity import require_id
+from depai_robot.values.identity import ChannelId, require_id
 
 LOG = logging.getLogger(__name__)
 
 BATTERY_PERIOD_S = 0.25
+INTENTS_PERIOD_S = 1.0
 FIRST_OFFERS_S = 10.0
 """A robot that just started waits so long for retained offers before it asks."""
 _FREE = (RobotPhase.IDLE.value, RobotPhase.SETTLED.value)
@@ -245,6 +247,7 @@ class WalletProgram(Program[RobotState]):
         super().start()
         self._started_s = time.monotonic()
         self.watch("battery", self._look_at_battery, BATTERY_PERIOD_S)
+        self.watch("intents", self._take_intents, INTENTS_PERIOD_S)
 
     def stop(self) -> None:
         """See Program.stop."""
@@ -259,6 +262,16 @@ class WalletProgram(Program[RobotState]):
         return self.state.phase
 
     # --- intents -------------------------------------------------------------------------------------------
+
+    def close_channel(self, channel_id: ChannelId, reason: str = "the owner wants the rest back") -> str:
+        """Gets the rest of a kept channel back; returns the id of the correspondence about it."""
+        session = f"close-{channel_id.hex()[:12]}-{secrets.token_hex(4)}"
+        self.runner.post(ChannelCloseRequested(self.runner.instant(), session, bytes(channel_id), reason))
+        return session
+
+    def _take_intents(self) -> None:
+        for channel_id in take_close_intents(self._parts.folder):
+            self.close_channel(channel_id)
 
     def request_charge(self, energy_milliwh: int | None = None, session: str | None = None) -> str:
         """Asks for energy; returns the session's id. Nothing happens while another session is open.

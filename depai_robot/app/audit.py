@@ -3,13 +3,15 @@
 Reads journals as rows of facts, not through the machines that wrote them.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from depai_robot.adapters.sqlite_journal import SqliteJournal
+from depai_robot.adapters.journal_reader import JournalReader
+from depai_robot.app.bookkeeping import read_fact
 from depai_robot.charging.envelope import open_token
 from depai_robot.charging.fact import (
     BatteryObserved,
@@ -18,13 +20,13 @@ from depai_robot.charging.fact import (
     MessageReceived,
     MessageSealed,
     StatementMade,
-    decode_fact,
 )
 from depai_robot.charging.message import Payment
 from depai_robot.charging.ocmf import parse_statement
 from depai_robot.payment.receipt import OutsideFacts, Receipt, reconcile
 from depai_robot.payment.x402 import parse_amount
 from depai_robot.ports import Chain
+from depai_robot.values.error import JournalError
 from depai_robot.values.identity import ChannelId
 
 
@@ -44,12 +46,15 @@ class Check:
 
 
 def read_facts(path: Path, owner: str) -> list[Any]:
-    """Every fact of a journal, its hash chain checked. Raises JournalError."""
-    journal = SqliteJournal(path, owner)
-    try:
-        return [decode_fact(row.data) for row in journal.rows()]
-    finally:
-        journal.close()
+    """Every fact of a journal, its hash chain checked; an auditor changes nothing in what it audits.
+
+    Raises:
+        JournalError: it is not there, damaged, or another owner's.
+    """
+    with contextlib.closing(JournalReader(path)) as reader:
+        if reader.form.owner != owner:
+            raise JournalError(f"journal {path} belongs to {reader.form.owner}, expected {owner}")
+        return [read_fact(row) for row in reader.rows()]
 
 
 def highest_ceiling(tokens: Iterable[str], session: str) -> int | None:

@@ -235,9 +235,9 @@ def _restart(state: RobotState, fact: Restarted) -> tuple[RobotState, Effects]:
             turn.update(ended_ns=max(1, session.ended_ns - back_ns))
         turn.resume(back_ns)
         if turn.at_phase(RobotPhase.CHARGING):
-            robot_charging.watch_meter(
-                turn
-            )  # the time that the robot itself was away is not the station's fault
+            # the time that the robot itself was away is not the station's fault
+            robot_charging.watch_meter(turn)
+            robot_charging.watch_flow(turn)
         if session.dock == "leaving":
             turn.emit(StartUndocking())
         elif session.dock == "docked" and turn.at_phase(RobotPhase.PRESENTING):
@@ -274,9 +274,19 @@ def _learn(state: RobotState, fact: MessageReceived, draft: Draft, offer: Offer)
         return _ignore(state, "old offer")
     offers = {k: v for k, v in state.offers.items() if v.until_s >= fact.at.wall_s}
     if key not in offers and len(offers) >= state.settings.offers_max:
-        return _ignore(state, "too many offers")
+        strange = [k for k, v in offers.items() if not _is_named(state, v.sender, v.offer)]
+        if not strange or not _is_named(state, fact.sender, offer):
+            return _ignore(state, "too many offers")
+        del offers[min(strange, key=lambda k: (offers[k].ts, k))]
     fresh = KnownOffer(offer, fact.sender, fact.token, draft.ts, draft.exp)
     return replace(state, offers={**offers, key: fresh})
+
+
+def _is_named(state: RobotState, sender: bytes, offer: Offer) -> bool:
+    """Whether the owner named that station: strangers can make any number of offers."""
+    return (
+        sender in state.settings.stations or bytes.fromhex(offer.receiver[2:]) in state.settings.policy.payees
+    )
 
 
 def _on_message(turn: RobotTurn, fact: MessageReceived, draft: Draft) -> None:
@@ -373,6 +383,7 @@ _TIMER: dict[str, Callable[[RobotTurn], None]] = {
     "presenting": _on_presenting_timer,
     "probe": robot_charging.on_probe_timer,
     "meter": robot_charging.on_meter_timer,
+    "stall": robot_charging.on_stall_timer,
     "head": robot_charging.on_head_timer,
     "stop": robot_ending.on_stop_timer,
     "battery": robot_ending.on_battery_timer,

@@ -134,8 +134,15 @@ def begin(turn: RobotTurn, text: str, token: str, reading: BatteryRead | None) -
     )
     turn.move(RobotPhase.CHARGING)
     watch_meter(turn)
+    watch_flow(turn)
     turn.set_timer("head", turn.settings.head_interval_ms)
     return True
+
+
+def watch_flow(turn: RobotTurn) -> None:
+    """Energy must go on coming in: a station may say for ever, and truly, that it gives nothing."""
+    turn.update(meter=replace(turn.session.meter, moved_milliwh=turn.session.meter.own_last_milliwh))
+    turn.set_patient_timer("stall", turn.settings.stall_timeout_ms)
 
 
 def watch_meter(turn: RobotTurn) -> None:
@@ -206,6 +213,8 @@ def _reconcile(turn: RobotTurn, statement: Statement, text: str, token: str, rea
         )
     )
     watch_meter(turn)
+    if turn.session.meter.own_last_milliwh - meter.moved_milliwh >= turn.settings.stall_milliwh:
+        watch_flow(turn)
     return _go_on(turn, reading)
 
 
@@ -367,6 +376,19 @@ def on_head_timer(turn: RobotTurn) -> None:
     turn.set_timer("head", turn.settings.head_interval_ms)
     if turn.purpose("head") not in turn.session.jobs:
         turn.start(ReadHead(turn.purpose("head")))
+
+
+def on_stall_timer(turn: RobotTurn) -> None:
+    """Hardly anything came in for a while."""
+    meter = turn.session.meter
+    gained = meter.own_last_milliwh - meter.moved_milliwh
+    if gained >= turn.settings.stall_milliwh:
+        watch_flow(turn)
+        return
+    detail = (
+        f"{gained} mWh in {turn.settings.stall_timeout_ms // 1000} s, expected {turn.settings.stall_milliwh}"
+    )
+    stop(turn, "Timeout", detail, fault=FAILED)
 
 
 def on_meter_timer(turn: RobotTurn) -> None:

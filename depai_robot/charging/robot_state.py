@@ -152,6 +152,7 @@ class MeterLog(Struct, frozen=True):
         station_claim_milliwh: largest that the station stated, believed or not.
         begin_token, last_token: the messages that carried the first and last statement.
         final: the statement of the end came and was believed.
+        moved_milliwh: own meter since the begin, when energy was last seen to flow.
     """
 
     begin_milliwh: int = -1
@@ -165,6 +166,7 @@ class MeterLog(Struct, frozen=True):
     begin_token: str = ""
     last_token: str = ""
     final: bool = False
+    moved_milliwh: int = 0
 
 
 class Stop(Struct, frozen=True):

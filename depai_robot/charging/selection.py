@@ -109,6 +109,10 @@ def refuse_quote(
             f"a tranche of {terms.tranche_milliwh} mWh is {short} mWh too small for {terms.power_max_w} W until a"
             " missing voucher stops the current"
         )
+    idle_fee, idle_fee_max = terms.idle_fee_atomic_per_min, settings.policy.start_fee_max_atomic
+    if idle_fee > idle_fee_max:
+        # Clocks of two sides may disagree on a started minute, so one minute must be as cheap as a start may be.
+        return f"idle fee {idle_fee} per minute is above the policy's {idle_fee_max} for a fee"
     judged = Terms(
         receiver=Address(agreed.receiver),
         price_atomic_per_kwh=terms.price_atomic_per_kwh,

@@ -121,6 +121,8 @@ _ROBOT_RANGES = {
     "docking_timeout_ms": (1000, 3_600_000),
     "presenting_timeout_ms": (1000, 600_000),
     "meter_slack_ms": (10, 600_000),
+    "stall_timeout_ms": (1000, 3_600_000),
+    "stall_milliwh": (1, 1_000_000),
     "stop_timeout_ms": (100, 600_000),
     "poll_ms": (20, 600_000),
     "settle_timeout_ms": (1000, 3_600_000),
@@ -173,6 +175,9 @@ class RobotSettings(Struct, frozen=True, kw_only=True):
         docking_timeout_ms: until contact.
         presenting_timeout_ms: from contact to the begin of charging.
         meter_slack_ms: a statement may be late by this and a voucher time-out.
+        stall_timeout_ms: while charging, at least ``stall_milliwh`` must come in during each such time: a dock that
+            gives nothing drains a robot that stays on it.
+        stall_milliwh: less than the on-board load alone takes; 100 mWh a minute are 6 W.
         stop_timeout_ms: until the end of charging must be confirmed; then help is called.
         poll_ms: between looks at battery and channel.
         settle_timeout_ms: until the station must have settled; then the robot withdraws by itself.
@@ -221,6 +226,8 @@ class RobotSettings(Struct, frozen=True, kw_only=True):
     docking_timeout_ms: int = 600_000
     presenting_timeout_ms: int = 30_000
     meter_slack_ms: int = 2000
+    stall_timeout_ms: int = 60_000
+    stall_milliwh: int = 100
     stop_timeout_ms: int = 15_000
     poll_ms: int = 500
     settle_timeout_ms: int = 120_000

@@ -56,6 +56,9 @@ from depai_robot.values.error import BugError, DepaiError, JournalError
 STEP_VERSION = 2
 """Rises when a change of the machine would fold an old journal to another state."""
 
+RESERVED_SESSIONS = (LOBBY, "offer")
+"""Letters, timers and chain jobs under these names are the station's own: a session of a robot may not have them."""
+
 _POWERED = (StationPhase.BINDING, StationPhase.CHARGING)
 _SETTLING = (StationPhase.CLAIMING, StationPhase.REFUNDING, StationPhase.PAYING)
 _OVER = (StationPhase.SETTLED, StationPhase.LAPSED)
@@ -270,6 +273,8 @@ def _lobby_sealed(state: StationState, fact: MessageSealed) -> tuple[StationStat
 
 def _receive(state: StationState, fact: MessageReceived) -> tuple[StationState, Effects]:
     draft = open_token(fact.token)
+    if draft.session in RESERVED_SESSIONS:
+        return _ignore(state, "session id is reserved"), ()
     if isinstance(draft.body, QuoteRequest):
         return _on_request(state, fact, draft, draft.body)
     session = state.sessions.get(draft.session)

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from depai_robot.charging.effect import DepositWish, PrepareTransaction
+from depai_robot.charging.effect import DepositWish, PrepareTransaction, ReadChannel
 from depai_robot.charging.fact import ChainFailed, ChannelObserved, TransactionConfirmed
 from depai_robot.charging.message import (
     ChargingTerms,
@@ -320,6 +320,7 @@ def _judge_first_voucher(turn: StationTurn, payload: VoucherPayload) -> Channel:
 
 def on_funding_channel(turn: StationTurn, fact: ChannelObserved) -> None:
     """The channel on chain, before and after the deposit."""
+    shallow = _depth(turn, fact) < turn.settings.confirmations
     turn.end_reads(fact.channel_id)
     channel = turn.session.paid_by()
     if fact.total_claimed_atomic > channel.base or fact.withdraw_requested_at_s:
@@ -336,12 +337,23 @@ def on_funding_channel(turn: StationTurn, fact: ChannelObserved) -> None:
         return
     if fact.balance_atomic < channel.escrow:
         purpose = turn.purpose("deposit")
-        if "deposit" not in turn.session.transactions and purpose not in turn.session.jobs:
+        fresh = "deposit" not in turn.session.transactions and purpose not in turn.session.jobs
+        if fresh and (shallow or turn.settings.confirmations == 1):
             turn.start(PrepareTransaction(purpose, deposit_wish(channel)))
         else:
             turn.set_timer_once("chain:again", turn.settings.chain_retry_ms)
         return
+    if shallow:
+        # Somebody else relayed it, maybe the robot itself, who could have it reorganised away: wait until it is deep.
+        turn.read_channel(turn.settings.confirmations)
+        return
     funded(turn, fact.balance_atomic)
+
+
+def _depth(turn: StationTurn, fact: ChannelObserved) -> int:
+    """At how many confirmations the channel was read, as far as this session asked for it."""
+    reads = [job for job in turn.session.jobs.values() if isinstance(job, ReadChannel)]
+    return max((job.confirmations for job in reads if job.channel_id == fact.channel_id), default=1)
 
 
 def deposit_wish(channel: Channel) -> DepositWish:

@@ -56,6 +56,8 @@ from depai_robot.values.identity import Address, ChannelId, address_to_hex
 from depai_robot.values.money import cost_atomic
 
 SIGNATURE_NONE = bytes(65)
+DEPOSIT_VALIDITY_MAX_S = 3600
+"""The longest that a quote may ask a deposit's authorisation to hold; stations relay at once, in seconds."""
 REASON_PREFIX = "invalid_batch_settlement_evm_"
 """Of the scheme's error strings. Source: x402 v2 scheme batch-settlement on EVM."""
 
@@ -251,6 +253,11 @@ def read_quote(
         raise QuoteError(
             f"the quote's withdraw delay: expected {WITHDRAW_DELAY_MIN_S} to {WITHDRAW_DELAY_MAX_S} s,"
             f" got {extra.withdraw_delay}"
+        )
+    if not 0 < requirements.max_timeout_seconds <= DEPOSIT_VALIDITY_MAX_S:
+        raise QuoteError(
+            f"the quote's maxTimeoutSeconds: expected 1 to {DEPOSIT_VALIDITY_MAX_S}, got"
+            f" {requirements.max_timeout_seconds}: a deposit that is not sent locks the owner's limits for so long"
         )
     if terms.price_atomic_per_kwh < 1:
         raise QuoteError(

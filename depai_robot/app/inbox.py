@@ -8,10 +8,12 @@ that moment, so that both meters are compared at one time.
 import logging
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from depai_robot.app.admission import Admit
 from depai_robot.app.chain_worker import Now, Post
 from depai_robot.charging.envelope import RefusedMessageError, verify_token
 from depai_robot.charging.fact import BatteryRead, MessageReceived
@@ -35,6 +37,7 @@ class Inbox:
         post: puts a fact on the runner's queue.
         now: instant of facts.
         read_battery: the robot's own reading; None at a station.
+        admit: drops what nobody has a business with; None takes everything that is signed well.
 
     Attributes:
         refused: how many messages were refused, by reason.
@@ -46,11 +49,14 @@ class Inbox:
         recipient: Address,
         post: Post,
         now: Now,
+        *,
         read_battery: Callable[[], BatteryRead | None] | None = None,
+        admit: Admit | None = None,
     ) -> None:
         self.refused: Counter[str] = Counter()
         self._chain_id, self._recipient = chain_id, recipient
         self._post, self._now, self._read_battery = post, now, read_battery
+        self._admit = admit
         self._waiting: queue.Queue[bytes | None] = queue.Queue(WAITING_MAX)
         self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
 
@@ -89,6 +95,12 @@ class Inbox:
         verified = verify_token(
             payload, now_s=self._now().wall_s, chain_id=self._chain_id, recipient=self._recipient
         )
+        if self._admit is not None:
+            dropped = self._admit(bytes(verified.sender), verified.draft, time.monotonic())
+            if dropped:
+                self.refused[dropped] += 1
+                LOG.info("message dropped: %s", dropped)
+                return
         reading = None
         if self._read_battery is not None and _has_statement(verified.draft.body):
             reading = self._read_battery()

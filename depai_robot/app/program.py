@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from depai_robot.app.admission import Admit
 from depai_robot.app.chain_worker import ChainWorker
 from depai_robot.app.inbox import Inbox
 from depai_robot.app.performer import Performer, RobotBody, StationBody
@@ -63,6 +64,7 @@ class Program(Generic[S]):
         robot: RobotBody | None = None,
         station: StationBody | None = None,
         wrap_perform: WrapPerform | None = None,
+        admit: Admit | None = None,
     ) -> None:
         self.runner = runner
         self._broker = broker
@@ -85,7 +87,8 @@ class Program(Generic[S]):
             identity,
             runner.post,
             runner.instant,
-            self.performer.read_battery if robot is not None else None,
+            read_battery=self.performer.read_battery if robot is not None else None,
+            admit=admit,
         )
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()

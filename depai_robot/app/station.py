@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from depai_robot.app.admission import StationAdmission
 from depai_robot.app.config import StationFile, addresses, read_network, read_station, resolve
 from depai_robot.app.part import (
     KeyLock,
@@ -229,6 +230,7 @@ class StationProgram(Program[StationState]):
                 current_type=settings.current_type,
             ),
             wrap_perform=wrap_perform,
+            admit=StationAdmission(lambda: runner.state),
         )
         self._story = StoryWriter(parts.folder, f"station:{settings.station}", parts.clock)
         self.observe(StationTeller(self._story))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from depai_robot.app.admission import RobotAdmission
 from depai_robot.app.channel import take_close_intents
 from depai_robot.app.config import (
     ChargePart,
@@ -238,6 +239,7 @@ class WalletProgram(Program[RobotState]):
                 shut_down=parts.shut_down,
             ),
             wrap_perform=wrap_perform,
+            admit=RobotAdmission(lambda: runner.state),
         )
         self._story = StoryWriter(parts.folder, "wallet", parts.clock)
         self.observe(WalletTeller(self._story))

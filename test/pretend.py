@@ -431,7 +431,12 @@ class World:
             agent.timers.pop(wish.name, None)
         elif isinstance(
             wish,
-            fx.ReadHead | fx.ReadChannel | fx.PrepareTransaction | fx.BroadcastTransaction | fx.FindBadRows,
+            fx.ReadHead
+            | fx.ReadChannel
+            | fx.ReadFunds
+            | fx.PrepareTransaction
+            | fx.BroadcastTransaction
+            | fx.FindBadRows,
         ):
             self.chain_effect(agent, wish)
         elif isinstance(wish, fx.KeepReceipt):
@@ -475,6 +480,9 @@ class World:
             self.put(agent, lambda: ft.ChainHeadObserved(self.at, *self.chain.head()), 10_000_000)
         elif isinstance(wish, fx.ReadChannel):
             self.put(agent, lambda: self.read_channel(wish), 10_000_000)
+        elif isinstance(wish, fx.ReadFunds):
+            funds = self.chain.balances.get(wish.holder, 0)
+            self.put(agent, lambda: ft.FundsObserved(self.at, wish.purpose, funds), 10_000_000)
         elif isinstance(wish, fx.FindBadRows):
             self.put(agent, lambda: self.blame(wish), 10_000_000)
         elif isinstance(wish, fx.PrepareTransaction):

@@ -14,6 +14,7 @@ from depai_robot.charging.fact import (
     ChainHeadObserved,
     ChannelObserved,
     Fact,
+    FundsObserved,
     Instant,
     TransactionConfirmed,
     TransactionSigned,
@@ -187,6 +188,9 @@ class ChainWorker:
                     state.block_number,
                 )
             )
+        elif isinstance(effect, wish.ReadFunds):
+            balance = self._chain.token_balance(Address(effect.holder))
+            self._post(FundsObserved(self._now(), effect.purpose, balance))
         elif isinstance(effect, wish.PrepareTransaction):
             signed = self._chain.prepare(wish_to_call(effect.call, self._domain))
             self._post(

@@ -125,6 +125,7 @@ class Performer:
             effect,
             wish.ReadHead
             | wish.ReadChannel
+            | wish.ReadFunds
             | wish.PrepareTransaction
             | wish.BroadcastTransaction
             | wish.FindBadRows,

@@ -76,6 +76,13 @@ class ReadChannel(_Effect, frozen=True):
     confirmations: int
 
 
+class ReadFunds(_Effect, frozen=True):
+    """-> FundsObserved or ChainFailed(purpose). What a holder has of the token, 20 bytes."""
+
+    purpose: str
+    holder: bytes
+
+
 class PrepareTransaction(_Effect, frozen=True):
     """Simulate and sign, send nothing -> TransactionSigned or ChainFailed.
 
@@ -294,6 +301,7 @@ Effect = (
     | ClearTimer
     | ReadHead
     | ReadChannel
+    | ReadFunds
     | PrepareTransaction
     | BroadcastTransaction
     | FindBadRows

@@ -112,6 +112,18 @@ class ChannelObserved(_Fact, frozen=True):
     block_number: int
 
 
+class FundsObserved(_Fact, frozen=True):
+    """What the holder has of the token now.
+
+    Attributes:
+        purpose: of the effect that asked.
+        balance_atomic: at the head.
+    """
+
+    purpose: str
+    balance_atomic: int
+
+
 class ChainFailed(_Fact, frozen=True):
     """A chain effect came to nothing.
 
@@ -311,6 +323,7 @@ Fact = (
     | MessageSealed
     | ChainHeadObserved
     | ChannelObserved
+    | FundsObserved
     | ChainFailed
     | TransactionSigned
     | TransactionConfirmed

@@ -28,6 +28,7 @@ from depai_robot.charging.fact import (
     ChargeRequested,
     DockingEnded,
     Fact,
+    FundsObserved,
     JournalAccepted,
     MessageReceived,
     MessageSealed,
@@ -126,7 +127,7 @@ def step(state: RobotState, fact: Fact) -> tuple[RobotState, Effects]:
         return _each(state, fact, [fact.name.partition("/")[0]])
     if isinstance(fact, MessageSealed):
         return _each(state, fact, [fact.id.rpartition(".r.")[0]])
-    if isinstance(fact, ChainFailed | TransactionSigned | TransactionConfirmed):
+    if isinstance(fact, ChainFailed | TransactionSigned | TransactionConfirmed | FundsObserved):
         return _each(state, fact, [fact.purpose.rpartition(":")[0]])
     if isinstance(fact, BatteryObserved) and fact.reading is not None:
         state = replace(state, reading=fact.reading)
@@ -231,6 +232,7 @@ def _restart(state: RobotState, fact: Restarted) -> tuple[RobotState, Effects]:
         turn = RobotTurn(state, fact, "Restarted", session)
         if turn.at_phase(RobotPhase.SHUT_DOWN):
             turn.move(RobotPhase.IDLE)
+        turn.update(restarted=True)
         if session.ended_ns:
             turn.update(ended_ns=max(1, session.ended_ns - back_ns))
         turn.resume(back_ns)
@@ -425,6 +427,14 @@ def _on_channel(turn: RobotTurn, fact: ChannelObserved) -> None:
         turn.ignore("channel read late")
 
 
+def _on_funds(turn: RobotTurn, fact: FundsObserved) -> None:
+    if turn.at_phase(RobotPhase.FUNDING) and not turn.session.money.vouchers:
+        robot_quoting.on_funds(turn, fact)
+    else:
+        turn.end(fact.purpose)
+        turn.ignore("funds read late")
+
+
 def _on_chain_failed(turn: RobotTurn, fact: ChainFailed) -> None:
     unsigned = turn.at_phase(RobotPhase.FUNDING) and not turn.session.money.vouchers
     if turn.failed(fact) and unsigned:
@@ -487,6 +497,7 @@ _HANDLER: dict[type, Callable[[RobotTurn, Any], object]] = {
     MessageSealed: RobotTurn.sealed,
     ChainHeadObserved: _on_head,
     ChannelObserved: _on_channel,
+    FundsObserved: _on_funds,
     ChainFailed: _on_chain_failed,
     TransactionSigned: _on_signed,
     TransactionConfirmed: robot_settlement.on_confirmed,

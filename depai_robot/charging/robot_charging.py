@@ -16,6 +16,7 @@ from depai_robot.charging.robot_ending import note_reading, on_ended, on_final_s
 from depai_robot.charging.robot_state import Deferred, MeterLog, Pending, Tranche
 from depai_robot.charging.robot_turn import CHEATED, FAILED, RobotTurn
 from depai_robot.charging.terms import (
+    REASON_PREFIX,
     Need,
     build_voucher,
     digest_voucher,
@@ -28,6 +29,7 @@ from depai_robot.payment.policy import refuse_signature
 from depai_robot.values.error import RemoteError
 
 TRANCHES_KEPT = 1000
+BUSY = REASON_PREFIX + "channel_busy"
 
 
 # --- at the dock --------------------------------------------------------------------------------------------
@@ -351,7 +353,10 @@ def on_voucher_answer(turn: RobotTurn, body: PaymentResult, token: str) -> None:
         return
     if not body.settle.success:
         reason = str(body.settle.error_reason)
-        stop(turn, "DeAuthorized", f"voucher refused: {reason}", fault=FAILED, tokens=(token,))
+        # After an absence of the robot itself the station has rightly stopped: that is nobody's fault.
+        missed = session.restarted and reason == BUSY
+        fault = "" if missed else FAILED
+        stop(turn, "DeAuthorized", f"voucher refused: {reason}", fault=fault, tokens=(token,))
         return
     try:
         charged, cumulative = read_charge(body.settle, session.contract().channel_id)

@@ -9,11 +9,12 @@ from depai_robot.charging.effect import (
     CallForHelp,
     ReadBattery,
     ReadChannel,
+    ReadFunds,
     ReadHead,
     ShutDownSafely,
     StartDocking,
 )
-from depai_robot.charging.fact import BatteryObserved, BatteryRead, ChannelObserved
+from depai_robot.charging.fact import BatteryObserved, BatteryRead, ChannelObserved, FundsObserved
 from depai_robot.charging.message import Payment as PaymentBody
 from depai_robot.charging.message import (
     PaymentResult,
@@ -247,6 +248,8 @@ def decide(turn: RobotTurn) -> None:
     turn.start(ReadHead(turn.purpose("head")))
     if not fresh:
         read_channel(turn)
+    if plan.deposit_atomic:
+        turn.start(ReadFunds(turn.purpose("funds"), settings.payer))
 
 
 # --- funding ------------------------------------------------------------------------------------------------
@@ -280,7 +283,17 @@ def on_kept_channel(turn: RobotTurn, fact: ChannelObserved) -> None:
         leave(turn, f"the kept channel holds {fact.balance_atomic}, expected {kept.balance}: planned anew")
         return
     turn.update(channel_seen=True)
-    if turn.head_is_known() and turn.purpose("head") not in session.jobs:
+    if turn.head_is_known():
+        sign_deposit(turn)
+
+
+def on_funds(turn: RobotTurn, fact: FundsObserved) -> None:
+    """What the payer has: a deposit that can't be covered is never signed, and no station is blamed for it."""
+    if not turn.end(fact.purpose):
+        turn.ignore("funds read late")
+        return
+    turn.update(funds_atomic=fact.balance_atomic)
+    if turn.head_is_known():
         sign_deposit(turn)
 
 
@@ -294,8 +307,17 @@ def sign_deposit(turn: RobotTurn) -> None:
     """The head of the chain was seen: sign deposit and start fee, or leave without having signed anything."""
     session = turn.session
     agreement = session.contract()
-    if not session.channel_seen:
-        return  # the channel of an earlier session is looked at first
+    if not session.channel_seen or turn.purpose("head") in session.jobs:
+        return  # the channel of an earlier session and the head of the chain are looked at first
+    if agreement.deposit_atomic and session.funds_atomic < 0:
+        return  # so is what the payer has
+    if agreement.deposit_atomic > max(0, session.funds_atomic):
+        short = f"the payer has {session.funds_atomic}, the deposit is {agreement.deposit_atomic}"
+        if not session.helped:
+            turn.update(helped=True)
+            turn.emit(CallForHelp(short))
+        leave(turn, short)
+        return
     terms = agreement.agreed.terms
     fee = terms.start_fee_atomic
     # The start fee is an agreed fee with a limit of its own (checked with the terms): nothing is ahead of energy yet.
@@ -353,7 +375,7 @@ def leave(turn: RobotTurn, reason: str) -> None:
     ranking = tuple(
         replace(item, refused=reason, chosen=False) if item.chosen else item for item in turn.session.ranking
     )
-    turn.update(jobs={}, ranking=ranking, agreement=None, money=Money(), channel_seen=False)
+    turn.update(jobs={}, ranking=ranking, agreement=None, money=Money(), channel_seen=False, funds_atomic=-1)
     back_off(turn, reason)
 
 

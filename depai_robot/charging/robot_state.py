@@ -243,6 +243,8 @@ class Session(Dialogue, frozen=True, kw_only=True):
         evidence: keccak-256 (hex) of each piece of evidence kept.
         path: phases so far with their causes, for reports.
         channel_seen: a channel of an earlier session was read from the chain and is as it was left.
+        funds_atomic: what the payer has for a deposit; -1 before it was looked at.
+        restarted: the robot itself was away in this session.
         keep: its rest stays in the channel for the next session.
         keep_refused: the station does not want that.
         closing: no energy: it only gets the rest of a kept channel back.
@@ -278,6 +280,8 @@ class Session(Dialogue, frozen=True, kw_only=True):
     evidence: tuple[str, ...] = ()
     path: tuple[tuple[str, str], ...] = ()
     channel_seen: bool = False
+    funds_atomic: int = -1
+    restarted: bool = False
     keep: bool = False
     keep_refused: bool = False
     closing: bool = False

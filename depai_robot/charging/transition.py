@@ -83,8 +83,8 @@ ROBOT_TRANSITIONS = _rows(
     QUOTING > Quote | QuoteReject | TimerFired > BACKING_OFF
     QUOTING > Quote | QuoteReject | TimerFired > CALLING_FOR_HELP
     QUOTING > StopRequested > IDLE
-    FUNDING > ChainHeadObserved | ChannelObserved | ChainFailed > BACKING_OFF
-    FUNDING > ChainHeadObserved | ChannelObserved | ChainFailed > CALLING_FOR_HELP
+    FUNDING > ChainHeadObserved | ChannelObserved | FundsObserved | ChainFailed > BACKING_OFF
+    FUNDING > ChainHeadObserved | ChannelObserved | FundsObserved | ChainFailed > CALLING_FOR_HELP
     FUNDING > TimerFired | SessionStop | SessionEvent > BACKING_OFF
     FUNDING > TimerFired | SessionStop | SessionEvent > CALLING_FOR_HELP
     FUNDING > StopRequested > IDLE

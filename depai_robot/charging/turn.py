@@ -18,6 +18,7 @@ from depai_robot.charging.effect import (
     PrepareTransaction,
     Publish,
     ReadChannel,
+    ReadFunds,
     ReadHead,
     SealMessage,
     SealPayment,
@@ -35,7 +36,7 @@ from depai_robot.charging.transition import require_move
 from depai_robot.values.error import BugError
 from depai_robot.values.identity import did_pkh
 
-Job = ReadHead | ReadChannel | PrepareTransaction | BroadcastTransaction | FindBadRows
+Job = ReadHead | ReadChannel | ReadFunds | PrepareTransaction | BroadcastTransaction | FindBadRows
 
 LETTERS_MAX = 1100
 REPLIES_MAX = 4

@@ -305,3 +305,15 @@ def test_delegated_mode_uses_no_deposit_that_it_must_not(change):
 def test_settings_refuse_a_deposit_of_wrong_form():
     with pytest.raises(Exception, match="32 and a signature of 65"):
         replace(presign(1, 1), salt=b"")
+
+
+def test_a_payer_without_money_is_nobody_elses_fault():
+    world = World()
+    world.chain.balances[make_key("payer").address] = 100
+    world.run(lambda: len(world.robot.state.offers) == 1, 5)
+    world.request("s-1", 2 * WH)
+    world.run(lambda: world.phase == "BACKING_OFF", 30)
+    assert not world.vouchers
+    assert not world.robot.state.bars
+    assert world.calls == ["the payer has 100, the deposit is 3252"]
+    assert world.robot.state.ledger.escrow_total_atomic == 0

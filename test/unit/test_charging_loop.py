@@ -333,9 +333,10 @@ def test_the_deposit_bounces():
     world = World(
         stations=[make_station_settings("a"), make_station_settings("b", pose_mm_mrad=(9000, 0, 0))]
     )
-    world.chain.balances[make_key("payer").address] = 0
     world.run(lambda: len(world.robot.state.offers) == 2, 5)
     world.request()
+    assert world.run(lambda: bool(world.vouchers), 30)
+    world.chain.balances[make_key("payer").address] = 0  # spent elsewhere, after it was looked at
     assert world.run(lambda: world.phase == "WITHDRAWING", 300), world.story()
     assert world.robot.state.ledger.escrow_total_atomic > 0
     world.chain.balances[make_key("payer").address] = 10**6

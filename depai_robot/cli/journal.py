@@ -102,7 +102,7 @@ def verify(path: Path, *, head: Path | None) -> None:
     help="Folder for the CSV files, or name of the JSON file (standard output when left out).",
 )
 def export(path: Path, *, form: str, out: Path | None) -> None:
-    r"""Write the books: each signed thing and its outcome, sessions, channels, day totals.
+    """Write the books: each signed thing and its outcome, sessions, channels, day totals.
 
     \b
     sessions.csv  energy, price, fees, what was billed, claimed and returned, transaction hashes
@@ -112,7 +112,7 @@ def export(path: Path, *, form: str, out: Path | None) -> None:
 
     Each amount comes twice: in atomic units (_atomic, integers, 10^-6 USDC) and in USDC (_usdc, exact decimals). The
     JSON document holds the same tables. docs/journal.md explains each column.
-    """
+    """  # noqa: D301 (click wants the character itself)
     from depai_robot.app.book_table import TABLES, format_csv, format_json, make_tables
 
     book, owner, _ = _read_book(path)

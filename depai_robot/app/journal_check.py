@@ -341,7 +341,6 @@ def _check_rows(reader: JournalReader, verdict: Verdict, snapshot: Snapshot | No
     facts = _Question("each row is a fact", asked=-1)
     folding = _Question("the rows fold to a state")
     if snapshot is not None:
-        folding.asked -= 1
         with folding.asking("settings"):
             settings = read_settings(snapshot)
     with facts.asking("the rows"):
@@ -363,7 +362,8 @@ def _check_rows(reader: JournalReader, verdict: Verdict, snapshot: Snapshot | No
     verdict.checks += [facts.check("rows"), *signatures.checks()]
     if fold is not None:
         fold.compare(folding, signatures.highest)
-        answer = folding.check(f"answers behind the snapshot after row {fold.after}")
+        folding.asked = reader.length - fold.after
+        answer = folding.check(f"rows behind the snapshot after row {fold.after}")
         verdict.checks.append(Check(answer.name, answer.ok, fold.note or answer.detail))
     verdict.checks.append(_check_receipts(reader.path.parent, verdict.book, fold, signatures.highest))
 
@@ -430,6 +430,7 @@ def _check_receipts(folder: Path, book: Book | None, fold: _Fold | None, highest
             values = msgspec.json.decode(text)
             session = str(values.get("session"))
             if address_to_hex(signer_of(token)[1]) != book.identity:
+                question.asked -= 1
                 continue  # another program's of the same folder
             _verify_bytes(token, book.identity)
             beside = path.with_suffix(".json")

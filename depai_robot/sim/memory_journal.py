@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from depai_robot.ports import JournalRow
+from depai_robot.values.error import JournalError
 
 
 class MemoryJournal:
@@ -24,6 +25,8 @@ class MemoryJournal:
 
     def rows(self, after: int = 0) -> Iterator[JournalRow]:
         """See ports.Journal.rows."""
+        if after > len(self._rows):
+            raise JournalError(f"journal has no row {after}")
         yield from list(self._rows)[after:]
 
     def write_snapshot(self, data: bytes, step_version: int) -> None:

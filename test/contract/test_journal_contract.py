@@ -49,6 +49,30 @@ def test_a_snapshot_stands_after_the_last_row_and_for_its_version_only(journal) 
     assert read(journal, 2) == [(3, 1, b"c")]
 
 
+def test_reading_goes_no_further_back_than_there_are_rows(journal) -> None:
+    journal.append([b"a"], 1)
+    assert read(journal, 1) == []
+    with pytest.raises(JournalError, match="has no row 2"):
+        read(journal, 2)
+
+
+def test_what_is_read_is_what_was_there_when_the_reading_began_and_bytes_are_copied(journal) -> None:
+    data = bytearray(b"one")
+    journal.append([bytes(data), b"two"], 1)
+    data[:] = b"xxx"
+    assert read(journal)[0] == (1, 1, b"one")
+
+
+@pytest.mark.parametrize("group", [1, 7, 400])
+def test_many_rows_in_groups_are_all_there(journal, group: int) -> None:
+    rows = [b"%d" % number * (number % 50) for number in range(400)]
+    for begin in range(0, len(rows), group):
+        journal.append(rows[begin : begin + group], 1 + begin // 200)
+    assert [data for _, _, data in read(journal)] == rows
+    assert journal.length == 400
+    assert read(journal, 399)[0][2] == rows[399]
+
+
 # --- files --------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Starts child processes, keeps their output in files, and ends each of them by its pid, whatever happens."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-from depai_robot.values.error import DeviceFailedError
+from depai_robot.values.error import DeviceAbsentError, DeviceFailedError
 
 STOP_TIMEOUT_S = 6.0
 
@@ -51,17 +52,24 @@ class Supervisor:
         self.children: list[Child] = []
 
     def start(self, name: str, command: Sequence[str]) -> Child:
-        """Starts a process in a group of its own, so that a Ctrl-C reaches us first."""
+        """Starts a process in a group of its own, so that a Ctrl-C reaches us first.
+
+        Raises:
+            DeviceAbsentError: there is no such program, or it may not be run.
+        """
         log = self._folder / f"{name}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=self._environment,
-                start_new_session=True,
-            )
+        try:
+            with log.open("wb") as output:
+                process = subprocess.Popen(
+                    list(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise DeviceAbsentError(f"{name} can't be started: {command[0]}: {error.strerror}") from error
         child = Child(name, process, log, time.monotonic())
         self.children.append(child)
         return child
@@ -78,14 +86,15 @@ class Supervisor:
                 raise DeviceFailedError(f"{child.name} ended with status {status}:\n{child.tail()}")
 
     def stop(self, child: Child) -> int:
-        """SIGTERM, and SIGKILL to its group after a while. Returns its exit status."""
+        """SIGTERM, after a while SIGKILL; then what it left in its group is killed too. Returns its exit status."""
         if child.process.poll() is None:
             child.process.send_signal(signal.SIGTERM)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 child.process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.process.pid, signal.SIGKILL)
-                child.process.wait(STOP_TIMEOUT_S)
+        # It leads a session of its own: whatever is left in the group is a child that it did not end itself.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.process.pid, signal.SIGKILL)
+        child.process.wait(STOP_TIMEOUT_S)
         if child in self.children:
             self.children.remove(child)
         return int(child.process.returncode)

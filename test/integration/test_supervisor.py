@@ -10,7 +10,7 @@ import pytest
 
 from depai_robot.app import supervisor as supervisor_module
 from depai_robot.app.supervisor import Child, Supervisor
-from depai_robot.values.error import DeviceFailedError
+from depai_robot.values.error import DeviceAbsentError, DeviceFailedError
 
 
 def python(supervisor: Supervisor, name: str, code: str) -> Child:
@@ -100,3 +100,23 @@ def test_every_child_is_ended_when_the_block_is_left_by_an_error(tmp_path: Path)
         assert all(os.getpgid(pid) == pid for pid in pids), "a Ctrl-C of ours does not reach them"
         raise RuntimeError("in the middle")
     assert not any(is_alive(pid) for pid in pids)
+
+
+def test_what_a_child_leaves_behind_is_ended_with_it(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        code = STUBBORN.replace("signal.signal(signal.SIGTERM, signal.SIG_IGN); ", "")
+        child = python(supervisor, "parent", code)
+        until(lambda: child.tail())
+        grandchild = int(child.tail())
+        assert is_alive(grandchild)
+        supervisor.stop(child)
+        until(lambda: not is_alive(grandchild))
+
+
+def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        with pytest.raises(
+            DeviceAbsentError, match=r"broker can't be started: /no/such/program: No such file"
+        ):
+            supervisor.start("broker", ["/no/such/program"])
+        assert supervisor.children == []

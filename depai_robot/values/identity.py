@@ -4,6 +4,7 @@ Addresses and hashes are bytes inside the program and hexadecimal text only at i
 """
 
 import re
+from functools import lru_cache
 from typing import NewType
 
 from eth_hash.auto import keccak
@@ -59,8 +60,9 @@ def address_from_hex(text: str) -> Address:
     return address
 
 
+@lru_cache(maxsize=4096)
 def address_to_hex(address: bytes) -> str:
-    """EIP-55 checksummed text of an address."""
+    """EIP-55 checksummed text of an address; the few that a program meets are remembered."""
     if len(address) != 20:
         raise ConfigError(f"an address has 20 bytes, got {len(address)}")
     digits = address.hex()

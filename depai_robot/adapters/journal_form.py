@@ -141,7 +141,12 @@ def _name_some(names: dict[str, str]) -> str:
 
 def check_objects(database: sqlite3.Connection) -> None:
     """Tables and triggers of a file of today are as they were made. Raises JournalError or sqlite3.Error."""
-    found = dict(database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
+    found = dict(
+        database.execute(
+            # Statistics that somebody had SQLite make (ANALYZE) are no edit.
+            "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
+        ).fetchall()
+    )
     expected = _TABLES | _TRIGGERS
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):

@@ -7,13 +7,14 @@ formula in a spreadsheet.
 import csv
 import datetime as dt
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from depai_robot.app.book import TRANSACTIONS, Book, ChannelEntry, DayEntry, SessionEntry, SignedThing
 from depai_robot.app.story import clean
+from depai_robot.values.error import BugError
 from depai_robot.values.money import USDC_DECIMALS
 
 TABLES = ("sessions", "signed", "channels", "days")
@@ -123,14 +124,22 @@ def day_row(entry: DayEntry) -> Row:
     }
 
 
+def iterate_table(book: Book, name: str) -> Iterator[Row]:
+    """The rows of one of :data:`TABLES`, made as they are asked for."""
+    if name == "sessions":
+        return map(session_row, book.sessions.values())
+    if name == "signed":
+        return map(signed_row, book.signed)
+    if name == "channels":
+        return map(channel_row, book.channels.values())
+    if name == "days":
+        return map(day_row, book.days.values())
+    raise BugError(f"no table {name!r}, expected one of {', '.join(TABLES)}")
+
+
 def make_tables(book: Book) -> dict[str, list[Row]]:
     """Every table of :data:`TABLES`, by name."""
-    return {
-        "sessions": [session_row(entry) for entry in book.sessions.values()],
-        "signed": [signed_row(thing) for thing in book.signed],
-        "channels": [channel_row(entry) for entry in book.channels.values()],
-        "days": [day_row(entry) for entry in book.days.values()],
-    }
+    return {name: list(iterate_table(book, name)) for name in TABLES}
 
 
 _HEADINGS: dict[str, list[str]] = {

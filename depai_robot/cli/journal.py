@@ -113,7 +113,7 @@ def export(path: Path, *, form: str, out: Path | None) -> None:
     Each amount comes twice: in atomic units (_atomic, integers, 10^-6 USDC) and in USDC (_usdc, exact decimals). The
     JSON document holds the same tables. docs/journal.md explains each column.
     """  # noqa: D301 (click wants the character itself)
-    from depai_robot.app.book_table import TABLES, format_csv, format_json, make_tables
+    from depai_robot.app.book_table import TABLES, format_csv, format_json, iterate_table
 
     book, owner, _ = _read_book(path)
     if form == "json":
@@ -126,10 +126,10 @@ def export(path: Path, *, form: str, out: Path | None) -> None:
         return
     if out is None:
         raise ConfigError("CSV is several files: give --out FOLDER, or --format json")
-    tables = make_tables(book)
     for name in TABLES:
-        _write(out / f"{name}.csv", format_csv(name, tables[name]))
-        click.echo(f"{out / f'{name}.csv'}: {len(tables[name])} rows")
+        text = format_csv(name, iterate_table(book, name))
+        _write(out / f"{name}.csv", text)
+        click.echo(f"{out / f'{name}.csv'}: {text.count(chr(10)) - 1} rows")
 
 
 @journal.command()

@@ -200,6 +200,14 @@ def test_a_dropped_trigger_is_found_at_open(path) -> None:
         SqliteJournal(path, OWNER)
 
 
+def test_a_clean_up_by_an_administrator_is_no_edit(path) -> None:
+    fill(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("ANALYZE")
+        database.execute("VACUUM")
+    assert len(read_file(path)) == 20
+
+
 def test_an_edit_while_it_is_open_is_found_by_the_next_reading(path) -> None:
     fill(path)
     journal = SqliteJournal(path, OWNER)

@@ -252,7 +252,7 @@ def test_a_disk_that_becomes_read_only_in_the_midst_signs_nothing_more(tmp_path)
 def test_a_kill_at_any_moment_forgets_nothing_that_left(tmp_path, after_s: float) -> None:
     """kill -9 wherever the program happens to be: in a commit, between commit and signature, in a checkpoint."""
     path = tmp_path / "wallet.sqlite"
-    for _ in range(3):
+    for _ in range(2):
         with subprocess.Popen(
             [sys.executable, "-c", SIGNING, str(path), OWNER, "100000"],
             stdout=subprocess.PIPE,

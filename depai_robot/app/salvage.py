@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from depai_robot.adapters.journal_form import Snapshot
@@ -78,6 +79,7 @@ def accept_damage(
         if resumed is not None:
             return resumed
         found = survey(path)
+        found = replace(found, findings=(*found.findings, *_unfoldable(path, found)))
         if not found.findings:
             raise JournalError(f"journal {path} is whole: there is nothing to accept")
         if owner is not None and found.owner is not None and owner != found.owner:
@@ -114,6 +116,30 @@ def _resume(path: Path) -> Acceptance | None:
     return None
 
 
+def _unfoldable(path: Path, found: Survey) -> tuple[str, ...]:
+    """Why this program can't fold the sound rows, empty when it can: another version's machine wrote them."""
+    if found.snapshot is None:
+        return ()
+    role = read_settings(found.snapshot).role
+    expected = _step_version(role)
+    seen = {found.snapshot.step_version}
+    with contextlib.closing(JournalReader(path)) as reader:
+        behind = islice(reader.rows(found.snapshot.number), found.sound_rows - found.snapshot.number)
+        seen |= {row.step_version for row in behind}
+    if seen == {expected}:
+        return ()
+    versions = ", ".join(map(str, sorted(seen)))
+    finding = (
+        f"the rows behind the last snapshot are of step version {versions}, this program folds {expected}: settle what"
+        " is open with the version that wrote them"
+    )
+    return (finding,)
+
+
+def _step_version(role: str) -> int:
+    return robot.STEP_VERSION if role == "robot" else station.STEP_VERSION
+
+
 def _settle_settings(path: Path, found: Survey, role: str | None, policy_epoch: int | None) -> Settings:
     settings = None if found.snapshot is None else read_settings(found.snapshot)
     if settings is not None and role is not None and role != settings.role:
@@ -144,8 +170,8 @@ def _make_aside(path: Path, now_s: int) -> Path:
 
 def _write_new(path: Path, new: Path, found: Survey, settings: Settings, now_s: int) -> JournalAccepted:
     """The sound rows, the snapshot among them, and the decision."""
-    snapshot = found.snapshot
     # Without the settings that its rows were made under a history can't be folded: then it begins anew.
+    snapshot = None if _unfoldable(path, found) else found.snapshot
     rows_kept = 0 if snapshot is None else found.sound_rows
     lost = -1 if found.noted_rows is None else max(0, found.noted_rows - rows_kept)
     journal = SqliteJournal(new, found.owner or "")
@@ -163,10 +189,7 @@ def _write_new(path: Path, new: Path, found: Survey, settings: Settings, now_s: 
             settings.policy_epoch,
             f"rows of the journal are lost: {'; '.join(found.findings)}"[:512],
         )
-        journal.append(
-            [encode_fact(fact)],
-            robot.STEP_VERSION if settings.role == "robot" else station.STEP_VERSION,
-        )
+        journal.append([encode_fact(fact)], _step_version(settings.role))
     finally:
         journal.close()
     return fact

@@ -208,7 +208,8 @@ def _close(state: RobotState, fact: ChannelCloseRequested) -> tuple[RobotState, 
 
 def _accept_loss(state: RobotState, fact: JournalAccepted) -> tuple[RobotState, Effects]:
     """What is open ends, kept channels are closed: what was signed on them since is unknown."""
-    epoch = max(state.settle_only_epoch, state.settings.policy.epoch, fact.policy_epoch)
+    in_force = fact.policy_epoch if fact.policy_epoch >= 0 else state.settings.policy.epoch
+    epoch = max(state.settle_only_epoch, in_force)
     state = replace(state, settle_only_epoch=epoch)
     stop = StopRequested(fact.at, fact.reason)
     state, effects = _each(state, stop, [state.session.id] if state.session else [])

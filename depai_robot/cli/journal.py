@@ -182,6 +182,8 @@ def accept(path: Path, *, knows: bool, policy: Path | None, owner: str | None, r
     does the same and then buys nothing: the lost rows count as all that the policy allows, until the owner signs a
     policy with a later epoch. Money in channels that only the lost rows knew comes back by the owner's withdrawal.
 
+    The same is done with a whole journal whose rows another version of the program wrote, and this one can't fold.
+
     A copy of the journal from elsewhere, whole and up to its last row, is always better: put it back with its .head
     file instead.
     """

@@ -84,7 +84,11 @@ def start(path: Path, world: World, epoch: int = 1) -> tuple[Runner[RobotState],
         snapshots=Snapshots(encode, decode, robot.is_at_rest, adopt),
     )
     done: list = []
-    runner.start(done.append)
+    try:
+        runner.start(done.append)
+    except JournalError:
+        runner.stop()
+        raise
     return runner, done
 
 
@@ -158,9 +162,30 @@ def test_without_the_settings_of_its_rows_a_history_begins_anew(path, world) -> 
     assert [file.name for file in path.parent.iterdir() if "damaged" in file.name] == []
     done = accept_damage(path, now_s=NOW_S, policy_epoch=2, owner=owner, role="robot")
     assert (done.rows_kept, done.rows_lost, done.policy_epoch) == (0, len(world.robot.journal), 2)
-    runner, _ = start(path, world, 2)
-    assert runner.state.settle_only_epoch == 2
+    for epoch in (2, 3, 4):
+        runner, _ = start(path, world, epoch)
+        assert runner.state.settle_only_epoch == 2
+        runner.stop()
+
+
+def test_rows_of_another_version_are_put_aside_in_the_same_way(tmp_path, world) -> None:
+    """An upgrade in the midst of a history that the new program can't fold: whole, and of no use to it."""
+    path = write_journal(tmp_path / "wallet.sqlite", world.robot)
+    journal = SqliteJournal(path, owner_of(world.robot))
+    journal.append([ft.encode_fact(ft.BatteryObserved(world.at, make_reading()))], robot.STEP_VERSION - 1)
+    journal.close()
+    with pytest.raises(JournalError, match="an upgrade needs a snapshot with no open session"):
+        start(path, world)
+    done = accept_damage(path, now_s=NOW_S, policy_epoch=1)
+    assert (done.rows_kept, done.rows_lost) == (0, len(world.robot.journal) + 1)
+    assert (
+        f"are of step version {robot.STEP_VERSION - 1}, {robot.STEP_VERSION}, this program"
+        in done.findings[0]
+    )
+    runner, _ = start(path, world)
+    assert runner.state.settle_only_epoch == 1
     runner.stop()
+    assert check_journal(done.kept_in / "wallet.sqlite").book.sessions.keys() == {"s-1", "s-2"}
 
 
 def test_a_journal_that_is_gone_is_begun_anew_in_the_same_way(path, world) -> None:

@@ -56,9 +56,38 @@ def make_files(folder: Path, *, killed: bool) -> Path:
     return path
 
 
+def flip(chance: random.Random, data: bytearray) -> str:
+    at, bits = chance.randrange(len(data)), chance.randrange(1, 256)
+    data[at] ^= bits
+    return f"byte {at} ^ {bits}"
+
+
+def lose_page(chance: random.Random, data: bytearray) -> str:
+    at = chance.randrange(len(data)) // 4096 * 4096
+    data[at : at + 4096] = bytes(len(data[at : at + 4096]))
+    return f"4096 zeros at {at}"
+
+
+def write_elsewhere(chance: random.Random, data: bytearray) -> str:
+    source, at = (chance.randrange(len(data)) // 4096 * 4096 for _ in range(2))
+    block = data[source : source + 4096][: len(data) - at]
+    data[at : at + len(block)] = block
+    return f"block {source} over {at}"
+
+
+def cut(chance: random.Random, data: bytearray) -> str:
+    size = chance.randrange(len(data))
+    del data[size:]
+    return f"cut to {size}"
+
+
 @pytest.mark.parametrize("killed", [False, True])
-def test_a_flipped_byte_is_found_or_changes_nothing(tmp_path, killed: bool) -> None:
-    """Each flip in a fresh copy: what opens has every row and the snapshot as they were written."""
+@pytest.mark.parametrize(
+    ("damage", "times"),
+    [(flip, FLIPS), (lose_page, FLIPS // 5), (write_elsewhere, FLIPS // 5), (cut, FLIPS // 5)],
+)
+def test_damage_is_found_or_changes_nothing(tmp_path, killed: bool, damage, times: int) -> None:
+    """Each in a fresh copy: what opens has every row and the snapshot as they were written."""
     whole = tmp_path / "whole"
     whole.mkdir()
     make_files(whole, killed=killed)
@@ -67,30 +96,28 @@ def test_a_flipped_byte_is_found_or_changes_nothing(tmp_path, killed: bool) -> N
     chance = random.Random(int(os.environ.get("DEPAI_SEED", "11")))
     found = silent = 0
     copy = tmp_path / "copy"
-    for _ in range(FLIPS):
+    for _ in range(times):
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(whole, copy, ignore=shutil.ignore_patterns("*-shm"))
         name = chance.choice(names)
         data = bytearray((copy / name).read_bytes())
-        at, bits = chance.randrange(len(data)), chance.randrange(1, 256)
-        data[at] ^= bits
+        done = f"{name}: {damage(chance, data)}"
         (copy / name).write_bytes(data)
         told = survey(copy / "wallet.sqlite").findings
+        said = ""
         try:
             rows, snapshot = read_all(copy / "wallet.sqlite")
         except JournalError as error:
-            found += 1
             said = str(error)
-        else:
-            said = ""
         if said:
-            assert "\n" not in said
-            assert told, f"{name} byte {at} ^ {bits}: the survey finds nothing, a start says {said}"
-            continue
-        silent += 1
-        assert rows == wanted, f"{name} byte {at} ^ {bits}"
-        assert snapshot == (250, b"state" * 400), f"{name} byte {at} ^ {bits}"
-    assert found > FLIPS // 3, f"{found} found, {silent} without effect"
+            found += 1
+            assert "\n" not in said, done
+            assert told, f"{done}: the survey finds nothing, a start says {said}"
+        else:
+            silent += 1
+            assert rows == wanted, done
+            assert snapshot == (250, b"state" * 400), done
+    assert found > times // 3, f"{found} found, {silent} without effect"
 
 
 # --- disks --------------------------------------------------------------------------------------------------

@@ -23,10 +23,13 @@ from depai_robot.charging.message import (
     MESSAGE_BYTES_MAX,
     TYPE_BY_BODY,
     WIRE_VERSION,
+    BlockPayment,
     Draft,
     EnvelopeJson,
+    PaymentScheme,
 )
 from depai_robot.payment.signature import CURVE_ORDER, HALF_ORDER
+from depai_robot.payment.x402 import EXACT
 from depai_robot.values.error import BugError, ConfigError, RemoteError
 from depai_robot.values.identity import Address, did_pkh, parse_did_pkh, public_key_to_address
 
@@ -89,6 +92,10 @@ _ENVELOPE = msgspec.json.Decoder(EnvelopeJson)
 _BODIES: dict[str, msgspec.json.Decoder[Any]] = {
     name: msgspec.json.Decoder(body) for name, body in BODY_BY_TYPE.items()
 }
+
+
+_SCHEME = msgspec.json.Decoder(PaymentScheme)
+_BLOCK_PAYMENT = msgspec.json.Decoder(BlockPayment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +177,8 @@ def decode_body(kind: str, data: bytes) -> Any:
     if decoder is None:
         raise RefusedMessageError("type", f"{kind!r}, expected one of {', '.join(_BODIES)}")
     try:
+        if kind == "payment" and _SCHEME.decode(data).payload.accepted.scheme == EXACT:
+            decoder = _BLOCK_PAYMENT
         return decoder.decode(data)
     except _REFUSED_BY_DECODER as error:
         raise RefusedMessageError("body", f"{kind}: {error}") from error

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from depai_robot.payment.exact import ExactPaymentPayload
 from depai_robot.payment.x402 import PaymentPayload, PaymentRequired, SettleResponse
 
 WIRE_VERSION = 1
@@ -65,6 +66,7 @@ class ChargingTerms(_Body, frozen=True):
         voucher_timeout_ms: how long a voucher may take before the station stops.
         confirmations: blocks that a deposit needs, its own included.
         hold_until_s: the connector is held until then.
+        block_milliwh: the station sells blocks of so much energy too, each paid by one transfer (scheme exact).
         channel: the quote is for a robot that pays from this channel of an earlier session, without a deposit.
     """
 
@@ -84,6 +86,7 @@ class ChargingTerms(_Body, frozen=True):
     confirmations: Annotated[int, Meta(ge=1, le=1000)]
     hold_until_s: UnixSeconds
     channel: Bytes32Hex | None = None
+    block_milliwh: Annotated[int, Meta(ge=1, le=10**9)] | None = None
 
 
 class Offer(_Body, frozen=True):
@@ -176,6 +179,12 @@ class Payment(_Body, frozen=True):
     payload: PaymentPayload
 
 
+class BlockPayment(_Body, frozen=True):
+    """An x402 PaymentPayload of scheme exact, unmodified; on the wire its type is ``payment``, too."""
+
+    payload: ExactPaymentPayload
+
+
 class PaymentResult(_Body, frozen=True):
     """The answer to a payment.
 
@@ -257,6 +266,7 @@ Body = (
     | QuoteCounter
     | QuoteReject
     | Payment
+    | BlockPayment
     | PaymentResult
     | SessionEvent
     | NeedVoucher
@@ -277,7 +287,21 @@ BODY_BY_TYPE: dict[str, type[Any]] = {
     "session.stop": SessionStop,
     "receipt": ReceiptMessage,
 }
-TYPE_BY_BODY = {body: name for name, body in BODY_BY_TYPE.items()}
+TYPE_BY_BODY = {body: name for name, body in BODY_BY_TYPE.items()} | {BlockPayment: "payment"}
+
+
+class _AcceptedJson(Struct, frozen=True):
+    scheme: str
+
+
+class _PayloadJson(Struct, frozen=True):
+    accepted: _AcceptedJson
+
+
+class PaymentScheme(Struct, frozen=True):
+    """Only as much of a payment as says which scheme it is of; everything else is left to its own strict reader."""
+
+    payload: _PayloadJson
 
 
 class Draft(Struct, frozen=True, forbid_unknown_fields=True):

@@ -292,6 +292,8 @@ _STATION_RANGES = {
     "sessions_max": (1, 1024),
     "no_power_mw": (1, 100_000),
     "reuse_fee_atomic": (0, 10**12),
+    "block_milliwh": (0, 10**9),
+    "block_fee_atomic": (0, 10**12),
     "claim_interval_ms": (1000, 86_400_000),
     "claim_at_atomic": (1, 10**12),
     "claim_rows_max": (1, 100),
@@ -343,6 +345,8 @@ class StationSettings(Struct, frozen=True, kw_only=True):
         no_power_mw: at or below this, no power flows.
         reuse_fee_atomic: start fee for a robot that pays from the channel of an earlier session, without deposit or
             refund; 0 keeps no channels.
+        block_milliwh: sells blocks of so much energy too, each paid by one transfer; 0 does not.
+        block_fee_atomic: on top of a block's energy, for the gas of its transfer.
         claim_interval_ms: until what was earned on kept channels is claimed, all of them in batches.
         claim_at_atomic: earned and not claimed on kept channels: claim at once.
         claim_rows_max: channels in one claim; the chain adapter's gas limit may make it fewer.
@@ -390,6 +394,8 @@ class StationSettings(Struct, frozen=True, kw_only=True):
     sessions_max: int = 64
     no_power_mw: int = 1000
     reuse_fee_atomic: int = 0
+    block_milliwh: int = 0
+    block_fee_atomic: int = 1000
     claim_interval_ms: int = 3_600_000
     claim_at_atomic: int = 1_000_000
     claim_rows_max: int = 16

@@ -26,7 +26,10 @@ from depai_robot.payment.eip712 import (
     settlement_domain,
     voucher_digest,
 )
+from depai_robot.payment.exact import ExactPaymentPayload, TransferAuthorization, transfer_to_json
 from depai_robot.payment.x402 import (
+    EXACT,
+    SCHEME,
     SIGNATURE_EMPTY,
     X402_VERSION,
     ChannelStateJson,
@@ -66,6 +69,20 @@ class QuoteError(RemoteError):
     """A quote does not say what a quote must, or not what the station's own signed offer says."""
 
 
+class BlockOffer(Struct, frozen=True):
+    """The other way to pay: scheme ``exact``, one transfer for each block of energy, before it flows.
+
+    Attributes:
+        requirements: echoed as they came.
+        block_milliwh: at the station's meter.
+        price_atomic: of a block, gas included.
+    """
+
+    requirements: PaymentRequirements
+    block_milliwh: int
+    price_atomic: int
+
+
 class Agreed(Struct, frozen=True):
     """A quote in plain values.
 
@@ -77,6 +94,7 @@ class Agreed(Struct, frozen=True):
         receiver_authorizer: address.
         withdraw_delay_s: of the channel.
         min_deposit_atomic: least deposit, 0 when not said.
+        block: the station sells blocks of energy, too.
     """
 
     terms: ChargingTerms
@@ -86,6 +104,7 @@ class Agreed(Struct, frozen=True):
     receiver_authorizer: bytes
     withdraw_delay_s: int
     min_deposit_atomic: int
+    block: BlockOffer | None = None
 
 
 class Need(Struct, frozen=True):
@@ -183,6 +202,27 @@ def build_requirements(settings: StationSettings, amount_atomic: int) -> Payment
     )
 
 
+def build_block_requirements(settings: StationSettings, price_atomic: int) -> PaymentRequirements:
+    """A station's way to be paid for a block of energy."""
+    network = settings.network
+    return PaymentRequirements(
+        scheme=EXACT,
+        network=network.caip2,
+        amount=str(price_atomic),
+        asset=address_to_hex(network.token),
+        pay_to=address_to_hex(settings.receiver),
+        max_timeout_seconds=settings.payment_timeout_s,
+        extra=RequirementsExtra(
+            name=network.token_name, version=network.token_version, asset_transfer_method="eip3009"
+        ),
+    )
+
+
+def block_price_atomic(settings: StationSettings, price_atomic_per_kwh: int) -> int:
+    """Price of a block: its energy, and the fee that pays for the gas of its transfer."""
+    return settings.block_fee_atomic + cost_atomic(price_atomic_per_kwh, settings.block_milliwh)
+
+
 def build_resource(zone: str, station: str, connector: int) -> Resource:
     """What is paid for: energy at a connector."""
     return Resource(
@@ -194,10 +234,14 @@ def build_resource(zone: str, station: str, connector: int) -> Resource:
 
 def build_quote(settings: StationSettings, terms: ChargingTerms) -> PaymentRequired:
     """x402's PaymentRequired with the charging extension; its amount is the start fee."""
+    accepts = [build_requirements(settings, terms.start_fee_atomic)]
+    if terms.block_milliwh is not None:
+        price = block_price_atomic(settings, terms.price_atomic_per_kwh)
+        accepts.append(build_block_requirements(settings, price))
     return PaymentRequired(
         x402_version=X402_VERSION,
         resource=build_resource(settings.zone, settings.station, terms.connector),
-        accepts=[build_requirements(settings, terms.start_fee_atomic)],
+        accepts=accepts,
         extensions={CHARGING_EXTENSION: Extension(info=msgspec.to_builtins(terms), schema=_terms_schema())},
     )
 
@@ -226,10 +270,12 @@ def read_quote(
         raise QuoteError(f"the quote's charging terms: {error}") from error
     requirements = required.accepts[0]
     extra = requirements.extra
+    if extra.receiver_authorizer is UNSET or extra.withdraw_delay is UNSET:
+        raise QuoteError(f"the quote's first way to pay must be {SCHEME}, got {requirements.scheme}")
     asked_channel = None if terms.channel is None else channel
     channel_state = extra.channel_state
     for name, seen, expected in (
-        ("number of ways to pay", len(required.accepts), 1),
+        ("number of ways to pay", len(required.accepts), 1 if terms.block_milliwh is None else 2),
         ("network", requirements.network, network.caip2),
         ("asset", parse_bytes(requirements.asset).hex(), network.token.hex()),
         ("token name", extra.name, network.token_name),
@@ -271,7 +317,30 @@ def read_quote(
         receiver_authorizer=parse_bytes(extra.receiver_authorizer),
         withdraw_delay_s=extra.withdraw_delay,
         min_deposit_atomic=0 if extra.min_deposit is UNSET else parse_amount(extra.min_deposit),
+        block=_read_block(required, terms, offer, network),
     )
+
+
+def _read_block(
+    required: PaymentRequired, terms: ChargingTerms, offer: Offer, network: Network
+) -> BlockOffer | None:
+    if terms.block_milliwh is None:
+        return None
+    requirements = required.accepts[1]
+    for name, seen, expected in (
+        ("scheme", requirements.scheme, EXACT),
+        ("network", requirements.network, network.caip2),
+        ("asset", parse_bytes(requirements.asset).hex(), network.token.hex()),
+        ("token name", requirements.extra.name, network.token_name),
+        ("token version", requirements.extra.version, network.token_version),
+        ("payTo", parse_bytes(requirements.pay_to).hex(), parse_bytes(offer.receiver).hex()),
+    ):
+        if seen != expected:
+            raise QuoteError(f"the quote's second way to pay, {name}: expected {expected!r}, got {seen!r}")
+    price = parse_amount(requirements.amount)
+    if price < 1:
+        raise QuoteError("the quote's price of a block must be positive")
+    return BlockOffer(requirements, terms.block_milliwh, price)
 
 
 def tranche_shortfall_milliwh(terms: ChargingTerms) -> int:
@@ -397,6 +466,35 @@ def build_refund(agreed: Agreed, channel: ChannelJson, key: bytes, charged_atomi
 def read_channel(payload: SchemePayload) -> ChannelJson:
     """The channel that a payment names."""
     return channel_json(json_to_config(payload.channel_config))
+
+
+# --- blocks -------------------------------------------------------------------------------------------------
+
+
+def build_block_need(settings: StationSettings, connector: int, price_atomic: int) -> PaymentRequired:
+    """Asks for the next block to be paid."""
+    return PaymentRequired(
+        x402_version=X402_VERSION,
+        resource=build_resource(settings.zone, settings.station, connector),
+        accepts=[build_block_requirements(settings, price_atomic)],
+    )
+
+
+def token_domain(network: Network) -> bytes:
+    """EIP-712 domain of the network's token."""
+    return domain_separator(network.token_name, network.token_version, network.chain_id, network.token)
+
+
+def build_transfer(agreed: Agreed, transfer: TransferAuthorization) -> ExactPaymentPayload:
+    """Pays a block; its signature is still empty. Raises QuoteError when the quote sells none."""
+    if agreed.block is None:
+        raise QuoteError("this quote sells no blocks")
+    return ExactPaymentPayload(
+        x402_version=X402_VERSION,
+        accepted=agreed.block.requirements,
+        payload=transfer_to_json(transfer),
+        resource=agreed.resource,
+    )
 
 
 # --- answering ----------------------------------------------------------------------------------------------

@@ -154,7 +154,9 @@ def reconcile(receipt: Receipt, facts: OutsideFacts) -> list[tuple[str, bool, st
         (
             "claimed on chain is what the receipt says",
             facts.total_claimed_atomic == receipt.claimed_atomic
-            or (receipt.claimed_atomic < facts.total_claimed_atomic <= owed_in_all and receipt.left_atomic > 0),
+            or (
+                receipt.claimed_atomic < facts.total_claimed_atomic <= owed_in_all and receipt.left_atomic > 0
+            ),
             f"{facts.total_claimed_atomic}, {receipt.claimed_atomic}",
         ),
         (

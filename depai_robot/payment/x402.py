@@ -4,7 +4,7 @@ Source: x402 v2 core objects; scheme ``batch-settlement`` on EVM. Amounts are de
 the text that came, since the scheme compares ``payTo`` and ``asset`` as strings.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -15,7 +15,8 @@ from depai_robot.values.identity import Address, ChannelId, address_to_hex
 from depai_robot.values.money import UINT128_MAX
 
 X402_VERSION = 2
-SCHEME = "batch-settlement"
+SCHEME: Final = "batch-settlement"
+EXACT: Final = "exact"
 
 # \Z and not $: the latter lets a line feed through, and then one amount would have two texts.
 Decimal = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,77})\Z")]
@@ -30,11 +31,11 @@ SIGNATURE_EMPTY = "0x" + "00" * 65
 """Stands where a signature will be; never valid."""
 
 
-class _Object(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
-    pass
+class X402Object(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
+    """What all of them share: camel case on the wire, unknown members refused, what is not said left out."""
 
 
-class ChannelStateJson(_Object, frozen=True):
+class ChannelStateJson(X402Object, frozen=True):
     """``extra.channelState``: what the station says of the channel. Believe the chain instead."""
 
     channel_id: Bytes32Text
@@ -45,19 +46,19 @@ class ChannelStateJson(_Object, frozen=True):
     charged_cumulative_amount: Decimal
 
 
-class VoucherStateJson(_Object, frozen=True):
+class VoucherStateJson(X402Object, frozen=True):
     """``extra.voucherState``: the last voucher that the station holds."""
 
     signed_max_claimable: Decimal
     signature: HexText
 
 
-class RequirementsExtra(_Object, frozen=True):
-    """``extra`` of batch-settlement requirements.
+class RequirementsExtra(X402Object, frozen=True, kw_only=True):
+    """``extra`` of requirements; both schemes name the token's domain, batch-settlement the channel's terms too.
 
     Attributes:
-        receiver_authorizer: who signs claims and refunds.
-        withdraw_delay: seconds, a JSON integer (anything else names another channel).
+        receiver_authorizer: who signs claims and refunds; batch-settlement only.
+        withdraw_delay: seconds, a JSON integer (anything else names another channel); batch-settlement only.
         name: of the token's EIP-712 domain.
         version: of the token's EIP-712 domain.
         asset_transfer_method: ``eip3009``.
@@ -67,8 +68,8 @@ class RequirementsExtra(_Object, frozen=True):
         charged_amount: in the answer to a voucher.
     """
 
-    receiver_authorizer: AddressText
-    withdraw_delay: Uint40
+    receiver_authorizer: AddressText | UnsetType = UNSET
+    withdraw_delay: Uint40 | UnsetType = UNSET
     name: Text
     version: Text
     asset_transfer_method: Literal["eip3009"] | UnsetType = UNSET
@@ -77,10 +78,14 @@ class RequirementsExtra(_Object, frozen=True):
     voucher_state: VoucherStateJson | UnsetType = UNSET
 
 
-class PaymentRequirements(_Object, frozen=True):
-    """One way to pay. ``amount`` is what the next voucher adds to what is charged."""
+class PaymentRequirements(X402Object, frozen=True):
+    """One way to pay. ``amount`` is what the next voucher adds to what is charged, or the price of one transfer.
 
-    scheme: Literal["batch-settlement"]
+    Raises:
+        ValueError: ``extra`` is not that of the scheme; in decoding, msgspec's ValidationError.
+    """
+
+    scheme: Literal["batch-settlement", "exact"]
     network: Network
     amount: Decimal
     asset: AddressText
@@ -88,8 +93,17 @@ class PaymentRequirements(_Object, frozen=True):
     max_timeout_seconds: Annotated[int, Meta(ge=1, le=2**31)]
     extra: RequirementsExtra
 
+    def __post_init__(self) -> None:
+        extra = self.extra
+        channel = (extra.receiver_authorizer, extra.withdraw_delay)
+        if self.scheme == SCHEME and UNSET in channel:
+            raise ValueError("extra of batch-settlement needs receiverAuthorizer and withdrawDelay")
+        of_channels = (*channel, extra.min_deposit, extra.channel_state, extra.voucher_state)
+        if self.scheme == EXACT and any(item is not UNSET for item in of_channels):
+            raise ValueError("extra of exact speaks of the token only, not of a channel")
 
-class Resource(_Object, frozen=True):
+
+class Resource(X402Object, frozen=True):
     """What is paid for."""
 
     url: Text
@@ -97,14 +111,14 @@ class Resource(_Object, frozen=True):
     mime_type: Text | UnsetType = UNSET
 
 
-class Extension(_Object, frozen=True):
+class Extension(X402Object, frozen=True):
     """An extension's value: ``info`` and the JSON Schema of it."""
 
     info: Any
     schema: dict[str, Any]
 
 
-class PaymentRequired(_Object, frozen=True):
+class PaymentRequired(X402Object, frozen=True):
     """What a seller answers to whoever has not paid."""
 
     x402_version: Annotated[int, Meta(ge=2, le=2)] = msgspec.field(name="x402Version")
@@ -114,7 +128,7 @@ class PaymentRequired(_Object, frozen=True):
     extensions: dict[str, Extension] | UnsetType = UNSET
 
 
-class ChannelConfigJson(_Object, frozen=True):
+class ChannelConfigJson(X402Object, frozen=True):
     """ChannelConfig of the contract."""
 
     payer: AddressText
@@ -126,7 +140,7 @@ class ChannelConfigJson(_Object, frozen=True):
     salt: Bytes32Text
 
 
-class VoucherJson(_Object, frozen=True):
+class VoucherJson(X402Object, frozen=True):
     """A signed ceiling."""
 
     channel_id: Bytes32Text
@@ -134,7 +148,7 @@ class VoucherJson(_Object, frozen=True):
     signature: HexText
 
 
-class Erc3009AuthorizationJson(_Object, frozen=True):
+class Erc3009AuthorizationJson(X402Object, frozen=True):
     """The payer's authorization, without what the channel already says."""
 
     valid_after: Decimal
@@ -143,13 +157,13 @@ class Erc3009AuthorizationJson(_Object, frozen=True):
     signature: HexText
 
 
-class AuthorizationJson(_Object, frozen=True):
+class AuthorizationJson(X402Object, frozen=True):
     """The only transfer method that is spoken here."""
 
     erc3009_authorization: Erc3009AuthorizationJson = msgspec.field(name="erc3009Authorization")
 
 
-class DepositJson(_Object, frozen=True):
+class DepositJson(X402Object, frozen=True):
     """How much goes into the channel, and by what authority."""
 
     amount: Decimal
@@ -188,7 +202,7 @@ class RefundPayload(_Payload, frozen=True, tag="refund"):
 SchemePayload = DepositPayload | VoucherPayload | RefundPayload
 
 
-class PaymentPayload(_Object, frozen=True):
+class PaymentPayload(X402Object, frozen=True):
     """What a buyer sends: the accepted requirements, byte for byte, and the scheme's payload."""
 
     x402_version: Annotated[int, Meta(ge=2, le=2)] = msgspec.field(name="x402Version")
@@ -198,14 +212,14 @@ class PaymentPayload(_Object, frozen=True):
     extensions: dict[str, Extension] | UnsetType = UNSET
 
 
-class SettleExtra(_Object, frozen=True):
+class SettleExtra(X402Object, frozen=True):
     """``extra`` of an answer: what this payment was charged, and the channel after it."""
 
     charged_amount: Decimal | UnsetType = UNSET
     channel_state: ChannelStateJson | UnsetType = UNSET
 
 
-class SettleResponse(_Object, frozen=True):
+class SettleResponse(X402Object, frozen=True):
     """The answer to a payment. ``transaction`` is empty for vouchers."""
 
     success: bool
@@ -218,7 +232,7 @@ class SettleResponse(_Object, frozen=True):
     extra: SettleExtra | UnsetType = UNSET
 
 
-class VerifyResponse(_Object, frozen=True):
+class VerifyResponse(X402Object, frozen=True):
     """A facilitator's opinion of a payload."""
 
     is_valid: bool

@@ -63,7 +63,9 @@ def highest_ceiling(tokens: Iterable[str], session: str) -> int | None:
     for token in tokens:
         draft = open_token(token)
         if draft.session == session and isinstance(draft.body, Payment):
-            ceilings.append(parse_amount(draft.body.payload.payload.voucher.max_claimable_amount))
+            voucher: Any = getattr(draft.body.payload.payload, "voucher", None)
+            if voucher is not None:
+                ceilings.append(parse_amount(voucher.max_claimable_amount))
     return max(ceilings, default=None)
 
 

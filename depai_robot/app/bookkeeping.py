@@ -235,7 +235,7 @@ class _Clerk:
 
     def _payment_entry(self, thing: SignedThing, draft: Draft, body: Payment) -> None:
         inner: Any = body.payload.payload
-        thing.kind = f"payment.{inner.__struct_config__.tag}"
+        thing.kind = f"payment.{inner.__struct_config__.tag or body.payload.accepted.scheme}"
         entry = self._session(draft.session, thing.at_s)
         found = self._terms.get((draft.session, thing.party))
         if found is not None and entry.price_atomic_per_kwh is None:
@@ -250,6 +250,7 @@ class _Clerk:
         letters.append(thing)
         voucher = getattr(inner, "voucher", None)
         if voucher is None:
+            self._block(thing, entry, inner, again=again)
             return
         thing.channel = voucher.channel_id
         thing.ceiling_atomic = parse_amount(voucher.max_claimable_amount)
@@ -273,6 +274,17 @@ class _Clerk:
         entry.channel = thing.channel
         entry.vouchers += 1
         entry.ceiling_atomic = max(entry.ceiling_atomic, thing.ceiling_atomic)
+
+    def _block(self, thing: SignedThing, entry: SessionEntry, inner: Any, *, again: bool) -> None:
+        """A payment without a channel: what it authorises is all there is to it."""
+        value = getattr(getattr(inner, "authorization", None), "value", None)
+        if value is None:
+            return
+        thing.amount_atomic = parse_amount(str(value))
+        if not again:
+            entry.vouchers += 1
+            if thing.by == OWN:
+                self._day(thing.at_s).signed_atomic += thing.amount_atomic
 
     def _answer(self, thing: SignedThing, body: PaymentResult) -> None:
         settle = body.settle

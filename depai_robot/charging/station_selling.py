@@ -37,6 +37,8 @@ from depai_robot.values.error import DepaiError
 from depai_robot.values.identity import Address
 from depai_robot.values.money import cost_atomic
 
+COUNTERS_MAX = 2
+"""Rounds of haggling over one quote. Source: DESIGN, wire."""
 RELAY_MARGIN_S = 6
 """Seconds that an authorisation must still hold to be relayed. Source: x402 facilitators' own margin."""
 
@@ -103,6 +105,7 @@ def make_terms(
         confirmations=settings.confirmations,
         hold_until_s=now_s + -(-settings.hold_ms // 1000),
         channel=channel,
+        block_milliwh=settings.block_milliwh or None,
     )
 
 
@@ -129,18 +132,26 @@ def quote(turn: StationTurn, price_atomic_per_kwh: int, answers: str) -> None:
         session.request,
         connector=session.connector,
         price=price_atomic_per_kwh,
-        now_s=turn.at.wall_s,
+        now_s=session.opened_s,  # haggling does not hold the connector for longer
         channel=None if kept is None else session.request.channel,
     )
+    turn.update(block_fee_atomic=turn.settings.block_fee_atomic)
     turn.update(terms=terms)
     turn.tell(Quote(build_quote(turn.settings, terms)), answers=answers)
-    turn.set_patient_timer("hold", turn.settings.hold_ms)
+    if "hold" not in session.timers:
+        turn.set_patient_timer("hold", turn.settings.hold_ms)
 
 
 def on_counter(turn: StationTurn, body: QuoteCounter, message_id: str) -> None:
     """A better price is asked for: yes at or above the floor."""
     if turn.reply_again(message_id):
         return
+    if turn.session.counters >= COUNTERS_MAX:
+        turn.tell(
+            QuoteReject("price", f"after {COUNTERS_MAX} rounds the last quote stands"), answers=message_id
+        )
+        return
+    turn.update(counters=turn.session.counters + 1)
     if body.price_atomic_per_kwh < turn.settings.price_floor_atomic_per_kwh:
         turn.tell(QuoteReject("price", "below the least price"), answers=message_id)
         return

@@ -67,6 +67,24 @@ class Meter(Struct, frozen=True):
     statement: str = ""
 
 
+class SoldBlock(Struct, frozen=True):
+    """A block of energy, and the transfer that pays it.
+
+    Attributes:
+        nonce: of the transfer.
+        payer: who pays.
+        amount: atomic units.
+        message: id of the payment that carried it.
+        paid: confirmed on chain.
+    """
+
+    nonce: bytes
+    payer: bytes
+    amount: int
+    message: str
+    paid: bool = False
+
+
 class Need(Struct, frozen=True):
     """A voucher asked for.
 
@@ -110,6 +128,10 @@ class StationSession(Dialogue, frozen=True, kw_only=True):
         path: phases so far with their causes.
         closing: no energy: the robot only gets the rest of a kept channel back.
         kept: the robot left its rest in the channel.
+        blocks_only: it pays by transfers (scheme exact); the channel only holds their sums.
+        blocks: sold so.
+        block_fee_atomic: quoted.
+        counters: rounds of haggling so far.
     """
 
     phase: str
@@ -140,6 +162,16 @@ class StationSession(Dialogue, frozen=True, kw_only=True):
     path: tuple[tuple[str, str], ...] = ()
     closing: bool = False
     kept: bool = False
+    blocks_only: bool = False
+    blocks: tuple[SoldBlock, ...] = ()
+    block_fee_atomic: int = 0
+    counters: int = 0
+
+    @property
+    def block_price_atomic(self) -> int:
+        """Of a block, by what the quote said."""
+        energy = self.terms.block_milliwh or 0
+        return self.block_fee_atomic + cost_atomic(self.terms.price_atomic_per_kwh, energy)
 
     @property
     def start_fee_atomic(self) -> int:
@@ -161,11 +193,15 @@ class StationSession(Dialogue, frozen=True, kw_only=True):
 
     def owed_for(self, energy_milliwh: int) -> int:
         """Start fee and energy, on top of earlier sessions on the channel."""
+        if self.blocks_only:
+            return self.paid_by().charged
         base = self.channel.base if self.channel is not None else 0
         return base + self.start_fee_atomic + cost_atomic(self.terms.price_atomic_per_kwh, energy_milliwh)
 
     def limit_milliwh(self) -> int:
         """Energy that the highest accepted ceiling buys: power flows only while less was delivered."""
+        if self.blocks_only:
+            return sum(block.paid for block in self.blocks) * (self.terms.block_milliwh or 0)
         channel = self.paid_by()
         for_energy = channel.ceiling - channel.base - self.start_fee_atomic
         return energy_bought_milliwh(self.terms.price_atomic_per_kwh, max(0, for_energy))

@@ -10,6 +10,11 @@ from depai_robot.values.error import DepaiError
 
 # name -> (module, attribute, one line of help)
 _COMMANDS: dict[str, tuple[str, str, str]] = {
+    "adversaries": (
+        "depai_robot.cli.adversaries",
+        "adversaries",
+        "List the cheats by name, and let each meet the honest other side.",
+    ),
     "channel": ("depai_robot.cli.channel", "channel", "A robot's payment channels: list, close, withdraw."),
     "demo": ("depai_robot.cli.demo", "demo", "Run the whole loop in simulation, and leave a report."),
     "journal": (

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from depai_robot.charging import effect as fx
 from depai_robot.charging import fact as ft
-from depai_robot.charging.message import Draft, QuoteRequest
+from depai_robot.charging.message import Draft, QuoteCounter, QuoteRequest
 from depai_robot.charging.robot import step
 from depai_robot.charging.selection import Wanted, refuse_quote
 from depai_robot.charging.station_selling import deposit_wish, make_terms
@@ -142,3 +142,22 @@ def test_a_deposit_that_the_robot_relayed_itself_must_be_deep_as_well():
     world.request()
     assert world.run(lambda: world.phase == "APPROACHING", 60), world.story()
     assert depths[:2] == [1, 3]
+
+
+def test_haggling_ends_and_does_not_hold_the_connector_for_longer():
+    world = World(stations=[make_station_settings(hold_ms=30_000)])
+    world.run(seconds=2)
+    ask(world, "q-1")
+    world.run(seconds=1)
+    session = world.stations["a"].state.sessions["q-1"]
+    assert session.phase == "QUOTED"
+    for number in range(5):
+        body = QuoteCounter(400_000, 1)
+        station = world.stations["a"]
+        to = did_pkh(CHAIN_ID, station.settings.identity)
+        draft = Draft(f"c.{number}", "q-1", number, world.wall_s, world.wall_s + 300, to, body)
+        world.deliver(station.settings.inbox, make_key("stranger").seal(draft), 1000)
+        world.run(seconds=7)
+    session = world.stations["a"].state.sessions["q-1"]
+    assert session.counters == 2
+    assert session.phase == "LAPSED"

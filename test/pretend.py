@@ -18,11 +18,12 @@ from msgspec.structs import replace
 from depai_robot.charging import effect as fx
 from depai_robot.charging import envelope, ocmf, robot, station
 from depai_robot.charging import fact as ft
-from depai_robot.charging.message import Payment
+from depai_robot.charging.message import BlockPayment, Payment
 from depai_robot.charging.setting import RobotSettings, StationSettings
-from depai_robot.charging.terms import channel_key, digest_deposit
+from depai_robot.charging.terms import channel_key, digest_deposit, token_domain
 from depai_robot.payment.channel import DepositAuthorization
 from depai_robot.payment.eip712 import settlement_domain, voucher_digest
+from depai_robot.payment.exact import TransferAuthorization, transfer_digest
 from depai_robot.payment.signature import SignatureError, recover
 from depai_robot.payment.x402 import DepositPayload, bytes_to_text
 from depai_robot.values.identity import keccak256
@@ -65,6 +66,9 @@ class PretendChain:
     def check(self, call: Any) -> None:
         """Raises ValueError with the contract's error."""
         if isinstance(call, fx.SettleWish):
+            return
+        if isinstance(call, fx.TransferWish):
+            self.check_transfer(call)
             return
         if isinstance(call, fx.ClaimBatchWish):
             for row in call.rows:
@@ -121,6 +125,11 @@ class PretendChain:
                     row["settled"] = row["claimed"]
             self.balances[call.receiver] = self.balances.get(call.receiver, 0) + amount
             return (("Settled", b"", amount),)
+        if isinstance(call, fx.TransferWish):
+            self.used.add(call.nonce)
+            self.balances[call.payer] -= call.amount_atomic
+            self.balances[call.receiver] = self.balances.get(call.receiver, 0) + call.amount_atomic
+            return (("AuthorizationUsed", b"", call.amount_atomic),)
         if isinstance(call, fx.ClaimBatchWish):
             return tuple(event for row in call.rows for event in self._claim(row))
         key = channel_key(self.network, call.channel)
@@ -151,6 +160,24 @@ class PretendChain:
         row["withdraw_at"] = 0
         self.balances[call.channel.payer] += amount
         return (("WithdrawFinalized", key, amount),)
+
+    def check_transfer(self, call: fx.TransferWish) -> None:
+        transfer = TransferAuthorization(
+            call.payer,
+            call.receiver,
+            call.amount_atomic,
+            call.valid_after_s,
+            call.valid_before_s,
+            call.nonce,
+        )
+        if call.nonce in self.used:
+            raise ValueError("authorization is used")
+        if not call.valid_after_s < self.now_s() < call.valid_before_s:
+            raise ValueError("authorization is expired")
+        if recover(transfer_digest(token_domain(self.network), transfer), call.signature) != call.payer:
+            raise ValueError("invalid signature")
+        if self.balances.get(call.payer, 0) < call.amount_atomic:
+            raise ValueError("transfer amount exceeds balance")
 
     def _claim(self, call: fx.ClaimWish) -> tuple:
         key = channel_key(self.network, call.channel)
@@ -421,7 +448,7 @@ class World:
     # --- effects ------------------------------------------------------------------------------------------
 
     def perform(self, agent: Agent, wish: Any) -> None:
-        if isinstance(wish, fx.SealMessage | fx.SealPayment):
+        if isinstance(wish, fx.SealMessage | fx.SealPayment | fx.SealTransfer):
             self.seal(agent, wish)
         elif isinstance(wish, fx.Publish):
             self.publish(agent, wish)
@@ -434,6 +461,7 @@ class World:
             fx.ReadHead
             | fx.ReadChannel
             | fx.ReadFunds
+            | fx.ReadAuthorization
             | fx.PrepareTransaction
             | fx.BroadcastTransaction
             | fx.FindBadRows,
@@ -466,6 +494,12 @@ class World:
                 authorization = replace(payload.deposit.authorization, erc3009_authorization=inner)
                 payload = replace(payload, deposit=replace(payload.deposit, authorization=authorization))
             draft = replace(draft, body=Payment(replace(draft.body.payload, payload=payload)))
+        if isinstance(wish, fx.SealTransfer):
+            payment = draft.body.payload
+            inner = replace(
+                payment.payload, signature=bytes_to_text(agent.keys["payer"].sign(wish.transfer_digest))
+            )
+            draft = replace(draft, body=BlockPayment(replace(payment, payload=inner)))
         token = agent.keys["identity"].seal(draft)
         known = self.sealed.setdefault((agent.name, draft.id), token)
         assert known == token, f"{draft.id} was sealed with other bytes"
@@ -480,6 +514,8 @@ class World:
             self.put(agent, lambda: ft.ChainHeadObserved(self.at, *self.chain.head()), 10_000_000)
         elif isinstance(wish, fx.ReadChannel):
             self.put(agent, lambda: self.read_channel(wish), 10_000_000)
+        elif isinstance(wish, fx.ReadAuthorization):
+            self.put(agent, lambda: self.read_authorization(wish), 10_000_000)
         elif isinstance(wish, fx.ReadFunds):
             funds = self.chain.balances.get(wish.holder, 0)
             self.put(agent, lambda: ft.FundsObserved(self.at, wish.purpose, funds), 10_000_000)
@@ -501,6 +537,10 @@ class World:
             row["nonce"],
             self.chain.number,
         )
+
+    def read_authorization(self, wish: fx.ReadAuthorization) -> Any:
+        used = wish.nonce in self.chain.used
+        return ft.AuthorizationObserved(self.at, wish.purpose, used, self.chain.number)
 
     def blame(self, wish: fx.FindBadRows) -> Any:
         bad = self.chain.bad_rows(wish.rows)

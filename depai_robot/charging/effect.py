@@ -35,6 +35,18 @@ class SealPayment(_Effect, frozen=True):
     deposit_digest: bytes | None = None
 
 
+class SealTransfer(_Effect, frozen=True):
+    """Sign a transfer with the payer's key, put it into the payment, seal it -> MessageSealed.
+
+    Attributes:
+        draft: whose body is a BlockPayment with an empty signature (65 zero bytes) in its place.
+        transfer_digest: 32 bytes for the payer key.
+    """
+
+    draft: Draft
+    transfer_digest: bytes
+
+
 class Publish(_Effect, frozen=True):
     """Send sealed bytes.
 
@@ -81,6 +93,14 @@ class ReadFunds(_Effect, frozen=True):
 
     purpose: str
     holder: bytes
+
+
+class ReadAuthorization(_Effect, frozen=True):
+    """-> AuthorizationObserved or ChainFailed(purpose). Whether an EIP-3009 nonce (32 bytes) of a payer was used."""
+
+    purpose: str
+    payer: bytes
+    nonce: bytes
 
 
 class PrepareTransaction(_Effect, frozen=True):
@@ -270,6 +290,18 @@ class RefundWish(_Effect, frozen=True):
     amount_atomic: int
 
 
+class TransferWish(_Effect, frozen=True):
+    """Send a payer's signed transfer: scheme exact."""
+
+    payer: bytes
+    receiver: bytes
+    amount_atomic: int
+    valid_after_s: int
+    valid_before_s: int
+    nonce: bytes
+    signature: bytes
+
+
 class InitiateWithdrawWish(_Effect, frozen=True):
     """Take the rest back without the station."""
 
@@ -289,6 +321,7 @@ Call = (
     | ClaimBatchWish
     | SettleWish
     | RefundWish
+    | TransferWish
     | InitiateWithdrawWish
     | FinalizeWithdrawWish
 )
@@ -296,12 +329,14 @@ Call = (
 Effect = (
     SealMessage
     | SealPayment
+    | SealTransfer
     | Publish
     | SetTimer
     | ClearTimer
     | ReadHead
     | ReadChannel
     | ReadFunds
+    | ReadAuthorization
     | PrepareTransaction
     | BroadcastTransaction
     | FindBadRows

@@ -124,6 +124,20 @@ class FundsObserved(_Fact, frozen=True):
     balance_atomic: int
 
 
+class AuthorizationObserved(_Fact, frozen=True):
+    """Whether a signed transfer was sent by somebody.
+
+    Attributes:
+        purpose: of the effect that asked.
+        used: its nonce is used.
+        block_number: of the block that says so.
+    """
+
+    purpose: str
+    used: bool
+    block_number: int
+
+
 class ChainFailed(_Fact, frozen=True):
     """A chain effect came to nothing.
 
@@ -324,6 +338,7 @@ Fact = (
     | ChainHeadObserved
     | ChannelObserved
     | FundsObserved
+    | AuthorizationObserved
     | ChainFailed
     | TransactionSigned
     | TransactionConfirmed

@@ -11,15 +11,24 @@ import msgspec
 from msgspec.structs import replace
 
 from depai_robot.charging import (
+    robot_block,
     robot_channel,
     robot_charging,
     robot_ending,
     robot_quoting,
     robot_settlement,
 )
-from depai_robot.charging.effect import CallForHelp, CancelDocking, Effects, StartUndocking, WatchProbe
+from depai_robot.charging.effect import (
+    CallForHelp,
+    CancelDocking,
+    Effects,
+    ReadHead,
+    StartUndocking,
+    WatchProbe,
+)
 from depai_robot.charging.envelope import open_token
 from depai_robot.charging.fact import (
+    AuthorizationObserved,
     BatteryObserved,
     ChainFailed,
     ChainHeadObserved,
@@ -56,6 +65,7 @@ from depai_robot.charging.robot_turn import RobotTurn
 from depai_robot.charging.selection import Wanted
 from depai_robot.charging.setting import RobotSettings
 from depai_robot.charging.transition import RobotPhase
+from depai_robot.payment.x402 import EXACT
 from depai_robot.values.error import BugError, JournalError
 from depai_robot.values.identity import require_id
 
@@ -127,7 +137,10 @@ def step(state: RobotState, fact: Fact) -> tuple[RobotState, Effects]:
         return _each(state, fact, [fact.name.partition("/")[0]])
     if isinstance(fact, MessageSealed):
         return _each(state, fact, [fact.id.rpartition(".r.")[0]])
-    if isinstance(fact, ChainFailed | TransactionSigned | TransactionConfirmed | FundsObserved):
+    if isinstance(
+        fact,
+        ChainFailed | TransactionSigned | TransactionConfirmed | FundsObserved | AuthorizationObserved,
+    ):
         return _each(state, fact, [fact.purpose.rpartition(":")[0]])
     if isinstance(fact, BatteryObserved) and fact.reading is not None:
         state = replace(state, reading=fact.reading)
@@ -373,6 +386,11 @@ def _on_presenting_timer(turn: RobotTurn) -> None:
 def _on_poll_timer(turn: RobotTurn) -> None:
     if turn.at_phase(RobotPhase.FUNDING):
         robot_quoting.on_funding_poll(turn)
+    elif turn.session.rail == EXACT:
+        turn.set_timer("poll", 4 * turn.settings.poll_ms)
+        if turn.purpose("head") not in turn.session.jobs:
+            turn.start(ReadHead(turn.purpose("head")))
+        robot_block.poll(turn)
     else:
         robot_settlement.poll(turn)
 
@@ -499,6 +517,7 @@ _HANDLER: dict[type, Callable[[RobotTurn, Any], object]] = {
     ChainHeadObserved: _on_head,
     ChannelObserved: _on_channel,
     FundsObserved: _on_funds,
+    AuthorizationObserved: robot_block.on_authorization,
     ChainFailed: _on_chain_failed,
     TransactionSigned: _on_signed,
     TransactionConfirmed: robot_settlement.on_confirmed,

@@ -6,6 +6,7 @@ ahead of it, only within confirmed escrow and the owner's policy, and only on a 
 
 from msgspec.structs import replace
 
+from depai_robot.charging import robot_block
 from depai_robot.charging.effect import ReadHead, WatchProbe
 from depai_robot.charging.fact import BatteryRead, DockingEnded, ProbeRead
 from depai_robot.charging.message import EventType, NeedVoucher, PaymentResult, SessionEvent
@@ -26,6 +27,7 @@ from depai_robot.charging.terms import (
 )
 from depai_robot.charging.transition import RobotPhase
 from depai_robot.payment.policy import refuse_signature
+from depai_robot.payment.x402 import EXACT
 from depai_robot.values.error import RemoteError
 
 TRANCHES_KEPT = 1000
@@ -270,6 +272,9 @@ def on_need(
 def sign_voucher(turn: RobotTurn, body: NeedVoucher, need_id: str, token: str) -> None:
     """Every rule that a voucher must pass, then the wish to sign it."""
     session = turn.session
+    if session.rail == EXACT:
+        robot_block.on_need(turn, body, need_id, token)
+        return
     agreement = session.contract()
     money = session.money
     try:
@@ -347,6 +352,9 @@ def refuse_voucher(turn: RobotTurn, need: Need, ceiling: int) -> tuple[str, str]
 def on_voucher_answer(turn: RobotTurn, body: PaymentResult, token: str) -> None:
     """The station's answer to a voucher: charged at most the amount, and the sum must be right."""
     session = turn.session
+    if session.rail == EXACT:
+        robot_block.on_answer(turn, body, token)
+        return
     pending = session.payment
     if pending is None or body.answers != pending.letter:
         turn.ignore("late payment result")

@@ -5,8 +5,10 @@ Until a deposit is signed a session may simply end; from then on everything lead
 
 from msgspec.structs import replace
 
+from depai_robot.charging import robot_block
 from depai_robot.charging.effect import (
     CallForHelp,
+    ChannelJson,
     ReadBattery,
     ReadChannel,
     ReadFunds,
@@ -46,6 +48,7 @@ from depai_robot.charging.selection import (
 from depai_robot.charging.setting import station_inbox
 from depai_robot.charging.terms import (
     SIGNATURE_NONE,
+    Agreed,
     Need,
     build_deposit,
     build_voucher,
@@ -57,6 +60,7 @@ from depai_robot.charging.terms import (
 from depai_robot.charging.transition import RobotPhase
 from depai_robot.payment.channel import DepositAuthorization
 from depai_robot.payment.policy import refuse_signature
+from depai_robot.payment.x402 import EXACT, SCHEME
 from depai_robot.values.error import RemoteError
 from depai_robot.values.identity import Address, ChannelId, address_to_hex, keccak256
 
@@ -181,8 +185,9 @@ def rank(turn: RobotTurn) -> tuple[Candidate, ...]:
         refused = refuse_offer(turn, known)
         if not refused and answer is not None:
             refused = answer.refused
+        refused_channel = ""
         if not refused and answer is not None and answer.agreed is not None:
-            refused = plan_channel(turn, known, answer.agreed).refused
+            refused_channel = plan_channel(turn, known, answer.agreed).refused
         candidates.append(
             judge(
                 turn.settings,
@@ -193,6 +198,7 @@ def rank(turn: RobotTurn) -> tuple[Candidate, ...]:
                 exposure=exposure_with(turn.exposure(), kept_at(turn.state, known.sender)),
                 now_s=turn.at.wall_s,
                 refused=refused,
+                refused_channel=refused_channel,
             )
         )
     ranking = choose(candidates)
@@ -223,6 +229,9 @@ def decide(turn: RobotTurn) -> None:
     if agreed is None:
         back_off(turn, "no acceptable offer")
         return
+    if ranking[0].rail == EXACT:
+        _agree_on_blocks(turn, known, answer.token, agreed)
+        return
     plan = plan_channel(turn, known, agreed)
     valid_before_s = turn.at.wall_s + agreed.requirements.max_timeout_seconds
     agreement = Agreement(
@@ -250,6 +259,29 @@ def decide(turn: RobotTurn) -> None:
         read_channel(turn)
     if plan.deposit_atomic:
         turn.start(ReadFunds(turn.purpose("funds"), settings.payer))
+
+
+def _agree_on_blocks(turn: RobotTurn, known: KnownOffer, quote_token: str, agreed: Agreed) -> None:
+    """No channel: nothing is paid before contact, only looked whether it could be."""
+    nobody = bytes(20)
+    channel = ChannelJson(
+        turn.settings.payer, nobody, agreed.receiver, nobody, turn.settings.network.token, 0, bytes(32)
+    )
+    agreement = Agreement(
+        offer=known,
+        quote_token=quote_token,
+        agreed=agreed,
+        channel=channel,
+        channel_id=bytes(32),
+        escrow_atomic=0,
+        valid_before_s=turn.at.wall_s,
+        deposit_atomic=0,
+    )
+    turn.update(agreement=agreement, rail=EXACT, channel_seen=True, money=Money())
+    turn.move(RobotPhase.FUNDING)
+    turn.set_patient_timer("funding", turn.settings.funding_timeout_ms)
+    turn.start(ReadHead(turn.purpose("head")))
+    turn.start(ReadFunds(turn.purpose("funds"), turn.settings.payer))
 
 
 # --- funding ------------------------------------------------------------------------------------------------
@@ -309,6 +341,9 @@ def sign_deposit(turn: RobotTurn) -> None:
     agreement = session.contract()
     if not session.channel_seen or turn.purpose("head") in session.jobs:
         return  # the channel of an earlier session and the head of the chain are looked at first
+    if session.rail == EXACT:
+        _go_for_blocks(turn)
+        return
     if agreement.deposit_atomic and session.funds_atomic < 0:
         return  # so is what the payer has
     if agreement.deposit_atomic > max(0, session.funds_atomic):
@@ -347,6 +382,16 @@ def sign_deposit(turn: RobotTurn) -> None:
     turn.set_timer("poll", 10 * turn.settings.poll_ms)
 
 
+def _go_for_blocks(turn: RobotTurn) -> None:
+    if turn.session.funds_atomic < 0:
+        return
+    refused = robot_block.refuse_first(turn)
+    if refused:
+        leave(turn, refused)
+    else:
+        _drive(turn)
+
+
 def _authorize(turn: RobotTurn) -> tuple[DepositAuthorization, bytes]:
     """The deposit, in the books before the wish to sign it; the digest is empty when its owner signed it already."""
     agreement = turn.session.contract()
@@ -375,7 +420,15 @@ def leave(turn: RobotTurn, reason: str) -> None:
     ranking = tuple(
         replace(item, refused=reason, chosen=False) if item.chosen else item for item in turn.session.ranking
     )
-    turn.update(jobs={}, ranking=ranking, agreement=None, money=Money(), channel_seen=False, funds_atomic=-1)
+    turn.update(
+        jobs={},
+        ranking=ranking,
+        agreement=None,
+        money=Money(),
+        channel_seen=False,
+        funds_atomic=-1,
+        rail=SCHEME,
+    )
     back_off(turn, reason)
 
 
@@ -442,7 +495,8 @@ def _drive(turn: RobotTurn) -> None:
     if session.payment is not None:
         turn.answer(session.payment.letter)
         turn.update(payment=None)
-    turn.money(charged=agreement.base_atomic + agreement.agreed.terms.start_fee_atomic)
+    if session.rail != EXACT:
+        turn.money(charged=agreement.base_atomic + agreement.agreed.terms.start_fee_atomic)
     turn.update(dock="driving")
     turn.move(RobotPhase.APPROACHING)
     turn.set_timer("docking", turn.settings.docking_timeout_ms)

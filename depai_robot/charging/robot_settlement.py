@@ -29,6 +29,7 @@ from depai_robot.charging.terms import (
 )
 from depai_robot.charging.transition import RobotPhase
 from depai_robot.payment.receipt import Receipt, Transactions, format_receipt, parse_receipt
+from depai_robot.payment.x402 import EXACT
 from depai_robot.values.error import ConfigError, RemoteError
 from depai_robot.values.identity import ChannelId, address_to_hex
 from depai_robot.values.money import cost_atomic, energy_bought_milliwh
@@ -49,7 +50,11 @@ def owed_milliwh(turn: RobotTurn) -> int:
     meter = session.meter
     if meter.begin_milliwh < 0 or meter.final:
         return meter.reconciled.station_milliwh
-    price = session.contract().agreed.terms.price_atomic_per_kwh
+    terms = session.contract().agreed.terms
+    price = terms.price_atomic_per_kwh
+    if session.rail == EXACT:
+        most = len(session.blocks) * (terms.block_milliwh or 0)
+        return min(most, max(meter.reconciled.station_milliwh, meter.station_claim_milliwh))
     bought = energy_bought_milliwh(price, max(0, session.money.signed - session.money.base - session.fees()))
     by_own_meter = meter.own_last_milliwh * 1000 // turn.settings.band.efficiency_nominal_permille
     if meter.station_claim_milliwh:
@@ -61,6 +66,8 @@ def is_funded(turn: RobotTurn) -> bool:
     """Whether the money of this session was ever seen on chain."""
     session = turn.session
     agreement = session.contract()
+    if session.rail == EXACT:
+        return True
     return session.money.escrow >= max(1, agreement.escrow_atomic)
 
 
@@ -75,6 +82,8 @@ def owed_atomic(turn: RobotTurn) -> int:
     session = turn.session
     if not is_funded(turn):
         return session.money.base
+    if session.rail == EXACT:
+        return sum(block.amount_atomic for block in session.blocks if block.fate == "used")
     if session.money.owed >= 0:
         return session.money.owed
     return session.owed_for(owed_milliwh(turn), session.idle_ms // 60_000)
@@ -95,6 +104,9 @@ def start_settling(turn: RobotTurn) -> None:
     turn.answer(*(letter.id for letter in turn.session.letters if letter.keep))
     turn.clear_timers()
     turn.update(payment=None, deferred=None)
+    if turn.session.rail == EXACT:
+        turn.set_timer("poll", 1)
+        return
     turn.set_patient_timer("settle", turn.settings.settle_timeout_ms)
     turn.set_timer("poll", SETTLE_POLLS * turn.settings.poll_ms)
     turn.start(ReadHead(turn.purpose("head")))
@@ -113,6 +125,8 @@ def on_head(turn: RobotTurn, fact: ChainHeadObserved) -> None:
     session = turn.session
     if fact.timestamp_s >= session.contract().valid_before_s and not session.lapse_block:
         turn.update(lapse_block=fact.number)
+    if session.rail == EXACT:
+        return
     if turn.at_phase(RobotPhase.SETTLING):
         request_closing(turn)
     elif session.withdraw_at_s and fact.timestamp_s > session.withdraw_at_s:
@@ -392,6 +406,8 @@ def remember(turn: RobotTurn) -> None:
     """Its channel can be used again, from what was charged on it; one that a faulty station has can not."""
     session = turn.session
     agreement = session.contract()
+    if session.rail == EXACT:
+        return
     key = agreement.channel_id.hex()
     channels = {k: v for k, v in turn.state.channels.items() if k != key}
     money = session.money
@@ -418,7 +434,8 @@ def build_receipt(turn: RobotTurn) -> Receipt:
     energy = owed_milliwh(turn) if funded else 0
     cost = cost_atomic(terms.price_atomic_per_kwh, energy)
     settings = turn.settings
-    start_fee = terms.start_fee_atomic if funded and not session.closing else 0
+    start_fee = session.fees() if funded else 0
+    blocks = sum(block.fate == "used" for block in session.blocks)
     return Receipt(
         session=session.id,
         robot=settings.robot,
@@ -433,7 +450,7 @@ def build_receipt(turn: RobotTurn) -> Receipt:
         stop_reason=stop.reason if stop else "Other",
         price_atomic_per_kwh=terms.price_atomic_per_kwh,
         start_fee_atomic=start_fee,
-        idle_fee_atomic=max(0, owed - cost - start_fee) if funded else 0,
+        idle_fee_atomic=max(0, owed - cost - start_fee) if funded and session.rail != EXACT else 0,
         station_energy_milliwh=energy,
         robot_energy_milliwh=meter.own_last_milliwh,
         statements=(meter.begin_statement, meter.statement),
@@ -445,6 +462,9 @@ def build_receipt(turn: RobotTurn) -> Receipt:
         returned_atomic=money.escrow - money.balance,
         withdrawal_until_s=0,
         base_atomic=money.base,
+        scheme=session.rail,
+        blocks=blocks,
+        block_atomic=agreement.agreed.block.price_atomic if blocks and agreement.agreed.block else 0,
         left_atomic=max(0, money.balance - money.claimed),
         transactions=Transactions(
             deposit=session.transactions.get("deposit", ""),

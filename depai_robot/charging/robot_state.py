@@ -16,6 +16,7 @@ from depai_robot.charging.transition import RobotPhase
 from depai_robot.charging.turn import Dialogue
 from depai_robot.payment.ledger import Ledger
 from depai_robot.payment.policy import Exposure
+from depai_robot.payment.x402 import EXACT, SCHEME
 from depai_robot.values.error import BugError
 from depai_robot.values.money import cost_atomic
 
@@ -89,7 +90,7 @@ class Agreement(Struct, frozen=True):
     channel_id: bytes
     escrow_atomic: int
     valid_before_s: int
-    deposit_atomic: int
+    deposit_atomic: int = 0
     base_atomic: int = 0
     presigned: PresignedDeposit | None = None
 
@@ -118,6 +119,22 @@ class Money(Struct, frozen=True):
     owed: int = -1
     vouchers: int = 0
     refund_rounds: int = 0
+
+
+class Block(Struct, frozen=True):
+    """A block of energy that was paid by a transfer.
+
+    Attributes:
+        nonce: of the authorisation; names it in the books.
+        amount_atomic: of it.
+        valid_before_s: chain time.
+        fate: ``used`` or ``lapsed`` by the chain, empty before that is known.
+    """
+
+    nonce: bytes
+    amount_atomic: int
+    valid_before_s: int
+    fate: str = ""
 
 
 class Tranche(Struct, frozen=True):
@@ -248,6 +265,8 @@ class Session(Dialogue, frozen=True, kw_only=True):
         keep: its rest stays in the channel for the next session.
         keep_refused: the station does not want that.
         closing: no energy: it only gets the rest of a kept channel back.
+        rail: x402 scheme that it pays by.
+        blocks: paid by transfers, for scheme exact.
     """
 
     phase: str
@@ -285,6 +304,8 @@ class Session(Dialogue, frozen=True, kw_only=True):
     keep: bool = False
     keep_refused: bool = False
     closing: bool = False
+    rail: str = SCHEME
+    blocks: tuple[Block, ...] = ()
 
     def contract(self) -> Agreement:
         """The agreement. Raises BugError before there is one."""
@@ -294,7 +315,7 @@ class Session(Dialogue, frozen=True, kw_only=True):
 
     def fees(self, idle_minutes: int = 0) -> int:
         """Agreed fees, in atomic units."""
-        if self.closing:
+        if self.closing or self.rail == EXACT:
             return 0
         terms = self.contract().agreed.terms
         return terms.start_fee_atomic + idle_minutes * terms.idle_fee_atomic_per_min

@@ -64,7 +64,13 @@ class RobotTurn(Turn[Session]):
         return self.session.money
 
     def tell(
-        self, body: Body, *, keep: bool = False, voucher_digest: bytes = b"", deposit_digest: bytes = b""
+        self,
+        body: Body,
+        *,
+        keep: bool = False,
+        voucher_digest: bytes = b"",
+        deposit_digest: bytes = b"",
+        transfer_digest: bytes = b"",
     ) -> str:
         """A message to the chosen station."""
         offer = self.session.contract().offer
@@ -75,6 +81,7 @@ class RobotTurn(Turn[Session]):
             keep=keep,
             voucher_digest=voucher_digest,
             deposit_digest=deposit_digest,
+            transfer_digest=transfer_digest,
         )
 
     def exposure(self) -> Exposure:

@@ -10,10 +10,15 @@ from msgspec import Struct
 
 from depai_robot.charging.message import ChargingTerms, Offer
 from depai_robot.charging.setting import RobotSettings
-from depai_robot.charging.terms import Agreed, tranche_price_atomic, tranche_shortfall_milliwh
+from depai_robot.charging.terms import Agreed, BlockOffer, tranche_price_atomic, tranche_shortfall_milliwh
 from depai_robot.payment.policy import Exposure, Terms, escrow_max_atomic, refuse_terms
+from depai_robot.payment.x402 import EXACT, SCHEME
 from depai_robot.values.identity import Address
-from depai_robot.values.money import cost_atomic
+from depai_robot.values.money import MILLIWH_PER_KWH, cost_atomic
+
+HOLD_MARGIN_S = 30
+DRIVE_MM_PER_S = 200
+"""A careful guess: without a deposit the connector is held no longer than the quote says."""
 
 
 class Wanted(Struct, frozen=True):
@@ -44,6 +49,8 @@ class Candidate(Struct, frozen=True):
         power_w: at which it would charge.
         score_atomic: least wins; 0 when it did not get that far.
         refused: why not, empty when acceptable.
+        rail: x402 scheme to pay by: the cheaper one that the policy allows.
+        why: how the rails compare, for people; empty when the station has only one.
         chosen: the one.
     """
 
@@ -57,6 +64,8 @@ class Candidate(Struct, frozen=True):
     score_atomic: int = 0
     refused: str = ""
     chosen: bool = False
+    rail: str = SCHEME
+    why: str = ""
 
 
 def energy_at_meter_milliwh(settings: RobotSettings, energy_milliwh: int) -> int:
@@ -125,14 +134,61 @@ def refuse_quote(
     return refused or refuse_way(settings, wanted, offer)
 
 
+def time_price_atomic(settings: RobotSettings, terms: ChargingTerms, energy_milliwh: int) -> int:
+    """What the robot's time at the connector is worth."""
+    power_w = min(terms.power_max_w, settings.power_max_w)
+    charging_s = -(-energy_milliwh * 3600 // (power_w * 1000))  # mWh * 3.6 J / W / 1000
+    return settings.time_price_atomic_per_min * charging_s // 60
+
+
 def score_atomic(settings: RobotSettings, wanted: Wanted, offer: Offer, terms: ChargingTerms) -> int:
-    """What it costs in all; least wins."""
+    """What it costs in all on a channel; least wins."""
     distance = distance_mm(wanted, offer)
     energy = energy_at_meter_milliwh(settings, wanted.energy_milliwh + travel_milliwh(settings, distance))
-    power_w = min(terms.power_max_w, settings.power_max_w)
-    minutes_x60 = -(-energy * 3600 // (power_w * 1000))  # seconds of charging: mWh * 3.6 J / W / 1000
-    time_price = settings.time_price_atomic_per_min * minutes_x60 // 60
+    time_price = time_price_atomic(settings, terms, energy)
     return cost_atomic(terms.price_atomic_per_kwh, energy) + terms.start_fee_atomic + time_price
+
+
+def score_blocks_atomic(
+    settings: RobotSettings, wanted: Wanted, offer: Offer, terms: ChargingTerms, block: BlockOffer
+) -> int:
+    """What it costs in all by blocks: whole ones are paid, whatever is taken of the last."""
+    count = blocks_needed(settings, wanted, offer, block)
+    return count * block.price_atomic + time_price_atomic(settings, terms, count * block.block_milliwh)
+
+
+def blocks_needed(settings: RobotSettings, wanted: Wanted, offer: Offer, block: BlockOffer) -> int:
+    """How many blocks hold the wanted energy and the way."""
+    travel = travel_milliwh(settings, distance_mm(wanted, offer))
+    energy = energy_at_meter_milliwh(settings, wanted.energy_milliwh + travel)
+    return -(-energy // block.block_milliwh)
+
+
+def refuse_blocks(
+    settings: RobotSettings, wanted: Wanted, offer: Offer, agreed: Agreed, *, exposure: Exposure, now_s: int
+) -> str:
+    """Why blocks are not acceptable, or empty. A block is paid before it flows, so it is judged as a tranche."""
+    block = agreed.block
+    terms = agreed.terms
+    if block is None:
+        return "sells no blocks"
+    if settings.delegated:
+        return "the payer's key is not on this robot"
+    way_s = HOLD_MARGIN_S + distance_mm(wanted, offer) // DRIVE_MM_PER_S
+    if terms.hold_until_s < now_s + way_s:
+        return f"the connector is held until {terms.hold_until_s}, the way takes until {now_s + way_s}"
+    if terms.current_type != settings.current_type:
+        return f"sells {terms.current_type}, the robot takes {settings.current_type}"
+    judged = Terms(
+        receiver=Address(agreed.receiver),
+        price_atomic_per_kwh=-(-block.price_atomic * MILLIWH_PER_KWH // block.block_milliwh),
+        start_fee_atomic=0,
+        tranche_cost_atomic=block.price_atomic,
+        withdraw_delay_s=0,
+        min_deposit_atomic=0,
+    )
+    refused = refuse_terms(settings.policy, judged, exposure, now_s)
+    return refused or refuse_way(settings, wanted, offer)
 
 
 def judge(
@@ -145,6 +201,7 @@ def judge(
     exposure: Exposure,
     now_s: int,
     refused: str = "",
+    refused_channel: str = "",
 ) -> Candidate:
     """A candidate with its score, or with the reason why not.
 
@@ -157,13 +214,26 @@ def judge(
         exposure: what is signed and locked already.
         now_s: wall clock.
         refused: what is known against it already.
+        refused_channel: why no channel can be funded there; blocks may still be bought.
     """
     distance = distance_mm(wanted, offer)
     if not refused and agreed is None:
         refused = "no answer within the quote window"
-    if not refused and agreed is not None:
-        refused = refuse_quote(settings, wanted, offer, agreed, exposure=exposure, now_s=now_s)
     terms = agreed.terms if agreed else None
+    score = score_atomic(settings, wanted, offer, terms) if terms else 0
+    rail, why = SCHEME, ""
+    if not refused and agreed is not None:
+        refused = refused_channel or refuse_quote(
+            settings, wanted, offer, agreed, exposure=exposure, now_s=now_s
+        )
+        if agreed.block is not None:
+            by_blocks = refuse_blocks(settings, wanted, offer, agreed, exposure=exposure, now_s=now_s)
+            count = blocks_needed(settings, wanted, offer, agreed.block)
+            price = score_blocks_atomic(settings, wanted, offer, agreed.terms, agreed.block)
+            shown = [f"{SCHEME}: {refused or score}", f"{EXACT}: {by_blocks or f'{price}, {count} blocks'}"]
+            why = "; ".join(shown)
+            if not by_blocks and (refused or price < score):
+                rail, refused, score = EXACT, "", price
     return Candidate(
         station=offer.station,
         identity=identity,
@@ -172,8 +242,10 @@ def judge(
         price_atomic_per_kwh=terms.price_atomic_per_kwh if terms else offer.price_atomic_per_kwh,
         start_fee_atomic=terms.start_fee_atomic if terms else offer.start_fee_atomic,
         power_w=min(terms.power_max_w if terms else offer.power_max_w, settings.power_max_w),
-        score_atomic=score_atomic(settings, wanted, offer, terms) if terms else 0,
+        score_atomic=score,
         refused=refused,
+        rail=rail,
+        why=why,
     )
 
 

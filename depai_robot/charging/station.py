@@ -9,7 +9,13 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from depai_robot.charging import station_batch, station_charging, station_selling, station_settlement
+from depai_robot.charging import (
+    station_batch,
+    station_block,
+    station_charging,
+    station_selling,
+    station_settlement,
+)
 from depai_robot.charging.effect import Deenergise, Effects, WriteProbe
 from depai_robot.charging.envelope import open_token
 from depai_robot.charging.fact import (
@@ -31,6 +37,7 @@ from depai_robot.charging.fact import (
     TransactionSigned,
 )
 from depai_robot.charging.message import (
+    BlockPayment,
     Draft,
     Payment,
     QuoteCounter,
@@ -387,6 +394,10 @@ def _on_message(turn: StationTurn, draft: Draft) -> None:
         _on_payment(turn, body, draft.id)
     elif isinstance(body, QuoteCounter) and turn.at_phase(StationPhase.QUOTED):
         station_selling.on_counter(turn, body, draft.id)
+    elif isinstance(body, BlockPayment):
+        station_block.on_payment(turn, body, draft.id)
+    elif isinstance(body, SessionEvent) and body.probe is not None and turn.at_phase(StationPhase.QUOTED):
+        station_block.on_probe(turn, bytes.fromhex(body.probe[2:]))
     elif isinstance(body, SessionEvent) and body.probe is not None and turn.at_phase(StationPhase.FUNDED):
         station_charging.on_probe(turn, bytes.fromhex(body.probe[2:]))
     elif isinstance(body, SessionStop):
@@ -462,6 +473,7 @@ _TIMER: dict[str, Callable[[StationTurn], None]] = {
     "arrival": _on_arrival_timer,
     "binding": _on_binding_timer,
     "voucher": station_charging.on_voucher_timer,
+    "block": station_charging.on_block_timer,
     "report": station_charging.on_report_timer,
     "meter": station_charging.on_meter_timer,
     "final": station_charging.on_final_timer,
@@ -491,7 +503,9 @@ def _on_channel(turn: StationTurn, fact: ChannelObserved) -> None:
 def _on_failed(turn: StationTurn, fact: ChainFailed) -> None:
     if not turn.failed(fact):
         return
-    if turn.at_phase(StationPhase.FUNDING) and fact.purpose.endswith(":deposit"):
+    if ":block" in fact.purpose:
+        station_charging.on_block_failed(turn, fact)
+    elif turn.at_phase(StationPhase.FUNDING) and fact.purpose.endswith(":deposit"):
         station_selling.on_deposit_failed(turn, fact)
     elif turn.at_phase(*_SETTLING):
         station_settlement.on_failed(turn, fact)
@@ -504,7 +518,9 @@ def _on_signed(turn: StationTurn, fact: TransactionSigned) -> None:
 
 
 def _on_confirmed(turn: StationTurn, fact: TransactionConfirmed) -> None:
-    if turn.at_phase(StationPhase.FUNDING):
+    if ":block" in fact.purpose:
+        station_charging.on_block_paid(turn, fact)
+    elif turn.at_phase(StationPhase.FUNDING):
         station_selling.on_deposit_confirmed(turn, fact)
     else:
         station_settlement.on_confirmed(turn, fact)

@@ -4,8 +4,15 @@ Power flows only while less was delivered than the highest accepted ceiling buys
 escrow is ever accepted; so a robot that stops paying has taken nothing that is not paid.
 """
 
+from depai_robot.charging import station_block
 from depai_robot.charging.effect import Energise, WriteProbe
-from depai_robot.charging.fact import ChannelObserved, PresenceChanged, StatementMade
+from depai_robot.charging.fact import (
+    ChainFailed,
+    ChannelObserved,
+    PresenceChanged,
+    StatementMade,
+    TransactionConfirmed,
+)
 from depai_robot.charging.message import EventType, NeedVoucher, PaymentResult, SessionEvent
 from depai_robot.charging.message import Payment as PaymentBody
 from depai_robot.charging.ocmf import BEGIN, END, RUNNING
@@ -37,6 +44,7 @@ def on_presence(turn: StationTurn, fact: PresenceChanged) -> None:
     if fact.present:
         turn.emit(WriteProbe(fact.connector, fact.nonce))
         bind(turn)
+        station_block.bind(turn)
         return
     if turn.at_phase(StationPhase.BINDING, StationPhase.CHARGING):
         stop(turn, "EVDisconnected")
@@ -86,7 +94,10 @@ def on_statement(turn: StationTurn, fact: StatementMade) -> None:
     if turn.at_phase(StationPhase.BINDING) and asked == BEGIN:
         turn.meter(begin_milliwh=fact.energy_milliwh, begin_statement=fact.statement)
         turn.tell(event(turn, EventType.STARTED, "CablePluggedIn", "EVConnected", fact.statement))
-        ask_voucher(turn, fact.statement)
+        if session.blocks_only:
+            station_block.ask(turn, fact.statement)
+        else:
+            ask_voucher(turn, fact.statement)
     elif turn.at_phase(StationPhase.CHARGING):
         _on_running(turn, fact)
     elif turn.at_phase(StationPhase.STOPPING) and asked == END:
@@ -110,6 +121,9 @@ def _on_running(turn: StationTurn, fact: StatementMade) -> None:
         turn.update(resuming=False)
         energise(turn)
     delivered = session.delivered_milliwh
+    if session.blocks_only:
+        _on_running_block(turn, fact)
+        return
     due = 2 * (delivered - session.meter.sold_milliwh) >= session.terms.tranche_milliwh
     if (due or delivered >= session.limit_milliwh()) and session.need is None:
         if ask_voucher(turn, fact.statement):
@@ -118,6 +132,40 @@ def _on_running(turn: StationTurn, fact: StatementMade) -> None:
             stop(turn, "EnergyLimitReached")  # all that was asked for, or all that the escrow holds
             return
     turn.tell(event(turn, EventType.UPDATED, "MeterValuePeriodic", "Charging", fact.statement))
+
+
+def _on_running_block(turn: StationTurn, fact: StatementMade) -> None:
+    """The next block is asked for when the last was delivered; meanwhile no power flows."""
+    session = turn.session
+    empty = session.delivered_milliwh >= session.limit_milliwh()
+    if empty and session.need is None and not station_block.is_waiting(turn):
+        if station_block.ask(turn, fact.statement):
+            return
+        stop(turn, "EnergyLimitReached")
+        return
+    turn.tell(event(turn, EventType.UPDATED, "MeterValuePeriodic", "Charging", fact.statement))
+
+
+def on_block_paid(turn: StationTurn, fact: TransactionConfirmed) -> None:
+    """A transfer is confirmed: power for its block."""
+    if not station_block.on_confirmed(turn, fact):
+        return
+    if turn.at_phase(StationPhase.BINDING):
+        turn.move(StationPhase.CHARGING)
+        turn.set_timer("report", turn.settings.report_interval_ms)
+    energise(turn)
+
+
+def on_block_failed(turn: StationTurn, fact: ChainFailed) -> None:
+    """A transfer is refused by the chain: no power for it."""
+    if station_block.on_failed(turn, fact):
+        stop(turn, "DeAuthorized")
+
+
+def on_block_timer(turn: StationTurn) -> None:
+    """The chain does not confirm a transfer in its time."""
+    if turn.at_phase(StationPhase.BINDING, StationPhase.CHARGING):
+        stop(turn, "Timeout")
 
 
 def on_meter_timer(turn: StationTurn) -> None:
@@ -264,6 +312,8 @@ def on_report_timer(turn: StationTurn) -> None:
 
 def watch_channel(turn: StationTurn) -> None:
     """Looks now and then whether somebody withdraws."""
+    if turn.session.blocks_only:
+        return
     turn.set_timer("watch", turn.settings.channel_watch_ms)
 
 
@@ -347,7 +397,7 @@ def end(turn: StationTurn, statement: str | None = None) -> None:
 def idle_fee_atomic(turn: StationTurn) -> int:
     """Full minutes on the connector after the end of charging."""
     session = turn.session
-    if session.closing:
+    if session.closing or session.blocks_only:
         return 0
     until_ns = session.left_ns or turn.at.session_ns
     minutes = max(0, until_ns - session.ended_ns) // 60_000_000_000
@@ -358,4 +408,6 @@ def total_due_atomic(turn: StationTurn) -> int:
     """Fees and energy, never above what the highest voucher covers for the energy."""
     session = turn.session
     energy = min(session.delivered_milliwh, session.limit_milliwh())
+    if session.blocks_only:
+        return session.paid_by().charged
     return session.owed_for(energy) + idle_fee_atomic(turn)

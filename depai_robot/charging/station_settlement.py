@@ -15,6 +15,7 @@ from depai_robot.charging.effect import (
 from depai_robot.charging.fact import ChainFailed, ChannelObserved, TransactionConfirmed
 from depai_robot.charging.message import Payment as PaymentBody
 from depai_robot.charging.message import PaymentResult, ReceiptMessage
+from depai_robot.charging.station_block import is_waiting
 from depai_robot.charging.station_charging import idle_fee_atomic, total_due_atomic
 from depai_robot.charging.station_state import KeptChannel
 from depai_robot.charging.station_turn import StationTurn
@@ -29,7 +30,7 @@ from depai_robot.charging.transition import StationPhase
 from depai_robot.payment.eip712 import settlement_domain
 from depai_robot.payment.receipt import Receipt, Transactions, format_receipt
 from depai_robot.payment.voucher import VoucherLimits, VoucherRefusedError, check_voucher
-from depai_robot.payment.x402 import RefundPayload, VoucherPayload, json_to_voucher
+from depai_robot.payment.x402 import EXACT, SCHEME, RefundPayload, VoucherPayload, json_to_voucher
 from depai_robot.values.error import DepaiError
 from depai_robot.values.identity import address_to_hex
 
@@ -133,6 +134,13 @@ def _refuse(reason: str, detail: str) -> None:
 
 def start_claiming(turn: StationTurn) -> None:
     """Asked for, or the robot is silent: settle now."""
+    if turn.session.blocks_only:
+        if is_waiting(turn):
+            turn.set_timer("refund", turn.settings.chain_retry_ms)
+            return
+        turn.answer(*(item.id for item in turn.session.letters if item.keep))
+        finish(turn)
+        return
     channel = turn.session.paid_by()
     turn.channel(charged=min(max(channel.charged, total_due_atomic(turn)), channel.ceiling))
     turn.answer(*(item.id for item in turn.session.letters if item.keep))
@@ -218,7 +226,8 @@ def _answer_refund(turn: StationTurn) -> None:
 def finish(turn: StationTurn) -> None:
     """Paid: the signed receipt goes to the robot."""
     turn.move(StationPhase.SETTLED)
-    remember(turn)
+    if not turn.session.blocks_only:
+        remember(turn)
     turn.tell(ReceiptMessage(format_receipt(build_receipt(turn))))
     turn.forget_later()
 
@@ -244,7 +253,7 @@ def build_receipt(turn: StationTurn) -> Receipt:
         ended_s=session.ended_s,
         stop_reason=session.stop_reason,
         price_atomic_per_kwh=terms.price_atomic_per_kwh,
-        start_fee_atomic=session.start_fee_atomic,
+        start_fee_atomic=0 if session.blocks_only else session.start_fee_atomic,
         idle_fee_atomic=idle,
         station_energy_milliwh=energy,
         robot_energy_milliwh=0,
@@ -253,6 +262,9 @@ def build_receipt(turn: StationTurn) -> Receipt:
         ceiling_atomic=channel.ceiling,
         owed_atomic=session.owed_for(energy) - channel.base + idle,
         base_atomic=channel.base,
+        scheme=EXACT if session.blocks_only else SCHEME,
+        blocks=sum(block.paid for block in session.blocks),
+        block_atomic=session.block_price_atomic if session.blocks else 0,
         left_atomic=max(0, channel.balance - channel.claimed),
         deposited_atomic=max(channel.escrow, channel.balance),
         claimed_atomic=channel.claimed,

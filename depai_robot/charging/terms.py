@@ -520,6 +520,19 @@ def build_success(
     )
 
 
+def build_transfer_success(
+    network: Network, payer: bytes, amount_atomic: int, transaction: bytes
+) -> SettleResponse:
+    """A transfer is confirmed."""
+    return SettleResponse(
+        success=True,
+        transaction=bytes_to_text(transaction),
+        network=network.caip2,
+        payer=address_to_hex(payer),
+        amount=str(amount_atomic),
+    )
+
+
 def build_failure(network: Network, reason: str, transaction: bytes = b"") -> SettleResponse:
     """A payment was refused; the reason is one of the scheme's strings."""
     return SettleResponse(

@@ -88,7 +88,7 @@ ROBOT_TRANSITIONS = _rows(
     FUNDING > TimerFired | SessionStop | SessionEvent > BACKING_OFF
     FUNDING > TimerFired | SessionStop | SessionEvent > CALLING_FOR_HELP
     FUNDING > StopRequested > IDLE
-    FUNDING > ChannelObserved | PaymentResult > APPROACHING
+    FUNDING > ChannelObserved | PaymentResult | ChainHeadObserved | FundsObserved > APPROACHING
     FUNDING > PaymentResult | SessionStop | SessionEvent | StopRequested | TimerFired | ChannelObserved > STOPPING
     APPROACHING > DockingEnded > PRESENTING
     APPROACHING > DockingEnded | SessionStop | SessionEvent | StopRequested | TimerFired > STOPPING
@@ -100,7 +100,7 @@ ROBOT_TRANSITIONS = _rows(
     STOPPING > SessionEvent | PaymentResult | SessionStop | StopRequested > SETTLING
     STOPPING > DockingEnded | TimerFired | ChannelObserved > SETTLING
     UNDOCKING > UndockingEnded > SETTLING
-    SETTLING > ChannelObserved | ReceiptMessage | TimerFired | PaymentResult > SETTLED
+    SETTLING > ChannelObserved | ReceiptMessage | TimerFired | PaymentResult | AuthorizationObserved > SETTLED
     SETTLING > TimerFired > WITHDRAWING
     WITHDRAWING > ChannelObserved > SETTLED
     BACKING_OFF > TimerFired > QUOTING
@@ -123,15 +123,16 @@ STATION_TRANSITIONS = _rows(
     FUNDING > ChannelObserved > FUNDED
     FUNDING > ChainFailed | TimerFired | ChannelObserved > LAPSED
     FUNDED > SessionEvent | PresenceChanged > BINDING
+    QUOTED > SessionEvent | PresenceChanged > BINDING
     FUNDED > Payment | TimerFired | SessionStop | StopRequested | ContactorFailed | ChannelObserved > ENDED
-    BINDING > Payment > CHARGING
+    BINDING > Payment | TransactionConfirmed > CHARGING
     BINDING > Payment | SessionStop | StopRequested | TimerFired | ContactorFailed | PresenceChanged > STOPPING
-    BINDING > ChannelObserved > STOPPING
+    BINDING > ChannelObserved | ChainFailed > STOPPING
     CHARGING > Payment | SessionStop | StopRequested | TimerFired | ContactorFailed | PresenceChanged > STOPPING
-    CHARGING > StatementMade | ChannelObserved > STOPPING
+    CHARGING > StatementMade | ChannelObserved | ChainFailed > STOPPING
     STOPPING > StatementMade | TimerFired > ENDED
     ENDED > Payment | TimerFired | ChannelObserved > CLAIMING
-    ENDED > Payment > SETTLED
+    ENDED > Payment | TimerFired > SETTLED
     CLAIMING > ChannelObserved > REFUNDING
     CLAIMING > ChannelObserved > PAYING
     REFUNDING > ChannelObserved > PAYING

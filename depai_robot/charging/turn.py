@@ -17,11 +17,13 @@ from depai_robot.charging.effect import (
     FindBadRows,
     PrepareTransaction,
     Publish,
+    ReadAuthorization,
     ReadChannel,
     ReadFunds,
     ReadHead,
     SealMessage,
     SealPayment,
+    SealTransfer,
     SetTimer,
 )
 from depai_robot.charging.fact import (
@@ -36,7 +38,15 @@ from depai_robot.charging.transition import require_move
 from depai_robot.values.error import BugError
 from depai_robot.values.identity import did_pkh
 
-Job = ReadHead | ReadChannel | ReadFunds | PrepareTransaction | BroadcastTransaction | FindBadRows
+Job = (
+    ReadHead
+    | ReadChannel
+    | ReadFunds
+    | ReadAuthorization
+    | PrepareTransaction
+    | BroadcastTransaction
+    | FindBadRows
+)
 
 LETTERS_MAX = 1100
 REPLIES_MAX = 4
@@ -57,7 +67,7 @@ class Letter(Struct, frozen=True):
 
     id: str
     topic: str
-    seal: SealMessage | SealPayment
+    seal: SealMessage | SealPayment | SealTransfer
     token: str = ""
     keep: bool = False
     retain: bool = False
@@ -224,6 +234,7 @@ class Turn(Generic[D]):
         ttl_s: int = 0,
         voucher_digest: bytes = b"",
         deposit_digest: bytes = b"",
+        transfer_digest: bytes = b"",
     ) -> str:
         """Wishes a message signed and sent; its id is returned.
 
@@ -237,6 +248,7 @@ class Turn(Generic[D]):
             ttl_s: validity, when not the usual one.
             voucher_digest: for a payment, what the voucher key signs.
             deposit_digest: for a deposit, what the payer key signs.
+            transfer_digest: for a transfer, what the payer key signs.
         """
         session = self.session
         if len(session.letters) >= LETTERS_MAX:
@@ -252,9 +264,11 @@ class Turn(Generic[D]):
             to="*" if to is None else did_pkh(self.speaker.chain_id, to),
             body=body,
         )
-        seal: SealMessage | SealPayment = SealMessage(draft)
+        seal: SealMessage | SealPayment | SealTransfer = SealMessage(draft)
         if voucher_digest:
             seal = SealPayment(draft, voucher_digest, deposit_digest or None)
+        elif transfer_digest:
+            seal = SealTransfer(draft, transfer_digest)
         letter = Letter(letter_id, topic, seal, keep=keep, retain=retain, answers=answers)
         self.update(seq=session.seq + 1, letters=(*session.letters, letter))
         self.emit(seal)

@@ -51,6 +51,9 @@ class Receipt(Struct, frozen=True, forbid_unknown_fields=True):
         base_atomic: charged on the channel in earlier sessions: ceiling, deposited, claimed and returned are the
             channel's sums.
         left_atomic: stays in the channel for the next session, or for a claim to come.
+        scheme: x402 scheme that it was paid by.
+        blocks, block_atomic: for scheme exact, how many were paid and the price of one; that is what is owed, whatever
+            was taken of the last.
         transactions: hashes.
         evidence: keccak-256 of each kept piece of evidence.
         fault: which rule the station broke, or empty.
@@ -82,6 +85,9 @@ class Receipt(Struct, frozen=True, forbid_unknown_fields=True):
     withdrawal_until_s: Count = 0
     base_atomic: Count = 0
     left_atomic: Count = 0
+    scheme: str = "batch-settlement"
+    blocks: Count = 0
+    block_atomic: Count = 0
     transactions: Transactions = Transactions()
     evidence: tuple[Hex32, ...] = ()
     fault: str = ""
@@ -140,6 +146,8 @@ def reconcile(receipt: Receipt, facts: OutsideFacts) -> list[tuple[str, bool, st
         + receipt.start_fee_atomic
         + receipt.idle_fee_atomic
     )
+    if receipt.scheme == "exact":
+        owed = receipt.blocks * receipt.block_atomic
     owed_in_all = receipt.base_atomic + receipt.owed_atomic
     # What was left in the channel may have been claimed since.
     claimed = facts.total_claimed_atomic if receipt.left_atomic else receipt.claimed_atomic

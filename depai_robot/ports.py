@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Protocol
 
 from depai_robot.payment.channel import ChannelConfig, ChannelState, DepositAuthorization, Voucher
+from depai_robot.payment.exact import TransferAuthorization
 from depai_robot.perception.frame import Frame
 from depai_robot.perception.observation import DockKeypoints
 from depai_robot.values.geometry import DriveCommand, Pose2
@@ -259,7 +260,22 @@ class FinalizeWithdrawCall:
     channel: ChannelConfig
 
 
-ChainCall = DepositCall | ClaimCall | SettleCall | RefundCall | InitiateWithdrawCall | FinalizeWithdrawCall
+@dataclass(frozen=True, slots=True)
+class TransferCall:
+    """``transferWithAuthorization`` on the token itself (x402 scheme exact); anybody may send it."""
+
+    transfer: TransferAuthorization
+
+
+ChainCall = (
+    DepositCall
+    | ClaimCall
+    | SettleCall
+    | RefundCall
+    | TransferCall
+    | InitiateWithdrawCall
+    | FinalizeWithdrawCall
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +304,7 @@ class TransactionStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ChainEvent:
-    """An event of the settlement contract, decoded.
+    """An event of the settlement contract, or the token's AuthorizationUsed, decoded.
 
     Attributes:
         name: ``Deposited``, ``Claimed``, ``Settled``, ``Refunded``, ...

@@ -16,6 +16,7 @@ from depai_robot.ports import (
     InitiateWithdrawCall,
     RefundCall,
     SettleCall,
+    TransferCall,
 )
 from depai_robot.values.error import BugError
 from depai_robot.values.identity import ChannelId, address_to_hex, keccak256
@@ -74,13 +75,19 @@ _EVENT_BY_TOPIC = {
 """Name of each event, and which word of its data is the amount."""
 
 
+AUTHORIZATION_USED = keccak256(b"AuthorizationUsed(address,bytes32)")
+"""Topic of EIP-3009's event."""
+
+
 def decode_event(topics: list[bytes], data: bytes) -> ChainEvent | None:
-    """An event of the settlement contract, or None for any other.
+    """An event of the settlement contract, the token's AuthorizationUsed, or None for any other.
 
     Args:
         topics: of the log, 32 bytes each.
         data: of the log.
     """
+    if topics and topics[0] == AUTHORIZATION_USED:
+        return ChainEvent("AuthorizationUsed", None, 0)
     name, word = _EVENT_BY_TOPIC.get(topics[0], ("", None)) if topics else ("", None)
     if not name:
         return None
@@ -126,6 +133,20 @@ def call_to_arguments(call: ChainCall, collector: bytes) -> tuple[str, list[Any]
     if isinstance(call, FinalizeWithdrawCall):
         return "finalizeWithdraw", [_tuple(call.channel)]
     raise BugError(f"{type(call).__name__} is no call on the settlement contract")
+
+
+def transfer_to_arguments(call: TransferCall) -> tuple[str, list[Any]]:
+    """As :func:`call_to_arguments`, for the token: the overload with the signature as bytes (FiatToken v2.2)."""
+    transfer = call.transfer
+    return "transferWithAuthorization", [
+        address_to_hex(transfer.payer),
+        address_to_hex(transfer.receiver),
+        transfer.amount_atomic,
+        transfer.valid_after_s,
+        transfer.valid_before_s,
+        transfer.nonce,
+        transfer.signature,
+    ]
 
 
 def _tuple(config: ChannelConfig) -> tuple[Any, ...]:
@@ -216,4 +237,17 @@ TOKEN_ABI: list[dict[str, Any]] = [
         "function", "authorizationState", [_argument("address", "a"), _argument("bytes32", "nonce")], ["bool"]
     ),
     _item("function", "DOMAIN_SEPARATOR", [], ["bytes32"]),
+    _item(
+        "function",
+        "transferWithAuthorization",
+        [
+            _argument("address", "from"),
+            _argument("address", "to"),
+            _argument("uint256", "value"),
+            _argument("uint256", "validAfter"),
+            _argument("uint256", "validBefore"),
+            _argument("bytes32", "nonce"),
+            _argument("bytes", "signature"),
+        ],
+    ),
 ]

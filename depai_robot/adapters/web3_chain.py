@@ -26,6 +26,7 @@ from depai_robot.adapters.settlement_abi import (
     call_to_arguments,
     decode_event,
     name_error,
+    transfer_to_arguments,
 )
 from depai_robot.payment.channel import ChannelState
 from depai_robot.payment.eip712 import DEPOSIT_COLLECTOR, SETTLEMENT, domain_separator
@@ -36,6 +37,7 @@ from depai_robot.ports import (
     Signer,
     TransactionOutcome,
     TransactionStatus,
+    TransferCall,
 )
 from depai_robot.values.error import BugError, ConfigError, FinalChainError, RetryableChainError
 from depai_robot.values.identity import Address, ChannelId, address_to_hex, keccak256
@@ -255,7 +257,8 @@ class Web3Chain:
         if self._signer is None:
             raise BugError("this chain adapter only reads: it has no account")
         sender = Web3.to_checksum_address(self._signer.address)
-        request: Any = {"from": sender, "to": self._settlement.address, "data": self._encode(call)}
+        target, data = self._encode(call)
+        request: Any = {"from": sender, "to": target, "data": data}
         try:
             gas = self._ask(lambda web: int(web.eth.estimate_gas(request)))
         except ContractLogicError as error:
@@ -270,7 +273,7 @@ class Web3Chain:
         fields = {
             "type": 2,
             "chainId": self._network.chain_id,
-            "to": self._settlement.address,
+            "to": target,
             "value": 0,
             "data": request["data"],
             "gas": gas,
@@ -370,18 +373,25 @@ class Web3Chain:
             status = TransactionStatus.PENDING
         else:
             status = TransactionStatus.CONFIRMED if receipt["status"] == 1 else TransactionStatus.REVERTED
+        # A deposit makes the token speak, too; what counts is said by the contract that was called.
+        called = bytes.fromhex(str(receipt["to"] or "0x")[2:])
+        speaker = called if called == self._network.token else self._network.settlement
         events = (
             decode_event([bytes(topic) for topic in log["topics"]], bytes(log["data"]))
             for log in receipt["logs"]
-            if bytes.fromhex(log["address"][2:]) == self._network.settlement
+            if bytes.fromhex(log["address"][2:]) == speaker
         )
         return TransactionOutcome(
             status, number, int(receipt["gasUsed"]), tuple(event for event in events if event is not None)
         )
 
-    def _encode(self, call: ChainCall) -> str:
+    def _encode(self, call: ChainCall) -> tuple[Any, str]:
+        """Address of the contract, and the call's data."""
+        if isinstance(call, TransferCall):
+            name, arguments = transfer_to_arguments(call)
+            return self._token.address, str(self._token.encode_abi(name, args=arguments))
         name, arguments = call_to_arguments(call, self._network.collector)
-        return str(self._settlement.encode_abi(name, args=arguments))
+        return self._settlement.address, str(self._settlement.encode_abi(name, args=arguments))
 
 
 def _provider(url: str) -> Any:

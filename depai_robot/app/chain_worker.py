@@ -10,6 +10,7 @@ from typing import Any
 
 from depai_robot.charging import effect as wish
 from depai_robot.charging.fact import (
+    AuthorizationObserved,
     ChainFailed,
     ChainHeadObserved,
     ChannelObserved,
@@ -21,6 +22,7 @@ from depai_robot.charging.fact import (
 )
 from depai_robot.payment.channel import ChannelConfig, DepositAuthorization, Voucher
 from depai_robot.payment.eip712 import channel_id
+from depai_robot.payment.exact import TransferAuthorization
 from depai_robot.ports import (
     Chain,
     ChainCall,
@@ -33,6 +35,7 @@ from depai_robot.ports import (
     SettleCall,
     SignedTransaction,
     TransactionStatus,
+    TransferCall,
 )
 from depai_robot.values.error import BugError, ChainError, DepaiError, RetryableChainError
 from depai_robot.values.identity import Address, ChannelId
@@ -83,6 +86,18 @@ def wish_to_call(call: Any, domain: bytes) -> ChainCall:
         return SettleCall(Address(call.receiver), Address(call.token))
     if isinstance(call, wish.RefundWish):
         return RefundCall(_config(call.channel), call.amount_atomic)
+    if isinstance(call, wish.TransferWish):
+        return TransferCall(
+            TransferAuthorization(
+                Address(call.payer),
+                Address(call.receiver),
+                call.amount_atomic,
+                call.valid_after_s,
+                call.valid_before_s,
+                call.nonce,
+                call.signature,
+            )
+        )
     if isinstance(call, wish.InitiateWithdrawWish):
         return InitiateWithdrawCall(_config(call.channel), call.amount_atomic)
     if isinstance(call, wish.FinalizeWithdrawWish):
@@ -188,6 +203,11 @@ class ChainWorker:
                     state.block_number,
                 )
             )
+        elif isinstance(effect, wish.ReadAuthorization):
+            # The head is read first: what is unused later was unused then.
+            number = self._chain.head().number
+            used = self._chain.authorization_used(Address(effect.payer), effect.nonce)
+            self._post(AuthorizationObserved(self._now(), effect.purpose, used, number))
         elif isinstance(effect, wish.ReadFunds):
             balance = self._chain.token_balance(Address(effect.holder))
             self._post(FundsObserved(self._now(), effect.purpose, balance))

@@ -119,6 +119,8 @@ class Performer:
             self._post(MessageSealed(self._now(), effect.draft.id, self._sealer.seal(effect.draft)))
         elif isinstance(effect, wish.SealPayment):
             self._post(MessageSealed(self._now(), effect.draft.id, self._sealer.seal_payment(effect)))
+        elif isinstance(effect, wish.SealTransfer):
+            self._post(MessageSealed(self._now(), effect.draft.id, self._sealer.seal_transfer(effect)))
         elif isinstance(effect, wish.Publish):
             self._broker.publish(effect.topic, effect.token.encode(), retain=effect.retain)
         elif isinstance(
@@ -126,6 +128,7 @@ class Performer:
             wish.ReadHead
             | wish.ReadChannel
             | wish.ReadFunds
+            | wish.ReadAuthorization
             | wish.PrepareTransaction
             | wish.BroadcastTransaction
             | wish.FindBadRows,

@@ -9,7 +9,7 @@ import msgspec
 
 from depai_robot.charging import effect as wish
 from depai_robot.charging import envelope
-from depai_robot.charging.message import Draft, Payment
+from depai_robot.charging.message import BlockPayment, Draft, Payment
 from depai_robot.payment.x402 import DepositPayload, bytes_to_text
 from depai_robot.ports import Signer
 from depai_robot.values.error import BugError
@@ -52,6 +52,20 @@ class Sealer:
             signed = self._with_deposit(signed, payment.deposit_digest)
         payload = msgspec.structs.replace(body.payload, payload=signed)
         return self.seal(msgspec.structs.replace(payment.draft, body=Payment(payload)))
+
+    def seal_transfer(self, payment: wish.SealTransfer) -> str:
+        """The token of a payment of scheme exact, with its transfer signed.
+
+        Raises:
+            BugError: the payer's key is not here, or the draft is no such payment.
+        """
+        body = payment.draft.body
+        if not isinstance(body, BlockPayment) or self._payer is None:
+            raise BugError("a transfer is sealed by whoever holds the payer key")
+        signature = bytes_to_text(self._payer.sign(payment.transfer_digest))
+        inner = msgspec.structs.replace(body.payload.payload, signature=signature)
+        payload = msgspec.structs.replace(body.payload, payload=inner)
+        return self.seal(msgspec.structs.replace(payment.draft, body=BlockPayment(payload)))
 
     def _with_deposit(self, payload: Any, digest: bytes) -> DepositPayload:
         if not isinstance(payload, DepositPayload) or self._payer is None:

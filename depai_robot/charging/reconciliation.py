@@ -4,6 +4,8 @@ The robot meters what arrives at its pads (E); the station bills what leaves its
 S must lie in ``[E / eta_max - a - lag, E / eta_min + a]``; a cumulative sum of the residual catches a small steady
 cheat that stays inside the band. May import values only.
 
+Across sessions the robot keeps a :class:`MeterRecord` of each station: what no single session shows adds up there.
+
 Source: E. S. Page, "Continuous inspection schemes", Biometrika 41 (1954), for the cumulative sum.
 """
 
@@ -116,3 +118,98 @@ def reconcile(
             f" after {station_milliwh} mWh, at most {band.drift_limit_milliwh} is chance"
         )
     return after, ""
+
+
+# --- over the sessions of one station -----------------------------------------------------------------------
+
+
+class RecordBand(Struct, frozen=True):
+    """When the sum of a station's sessions is no chance any more.
+
+    Attributes:
+        energy_min_milliwh: shorter sessions say too little and are left out, 1 to 1,000,000.
+        sessions_min: so many must be known before a station is compared with its own past, 1 to 1000.
+        carried_limit_milliwh: beyond nominal and slack, added up over sessions, 1 to 10,000,000.
+        change_slack_permille: a dock and its contacts differ by so much from day to day, 0 to 100.
+        change_limit_milliwh: beyond its own past and that slack, added up, 1 to 10,000,000.
+    """
+
+    energy_min_milliwh: int = 2000
+    sessions_min: int = 5
+    carried_limit_milliwh: int = 300
+    change_slack_permille: int = 3
+    change_limit_milliwh: int = 1000
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("energy_min_milliwh", 1, 1_000_000),
+            ("sessions_min", 1, 1000),
+            ("carried_limit_milliwh", 1, 10_000_000),
+            ("change_slack_permille", 0, 100),
+            ("change_limit_milliwh", 1, 10_000_000),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ConfigError(f"{name} must be {least} to {most}, got {value}")
+
+
+class MeterRecord(Struct, frozen=True):
+    """What both meters said in all sessions with one station.
+
+    Attributes:
+        sessions: that counted.
+        station_milliwh, own_milliwh: sums; their ratio is what is usual there.
+        carried_microwh: beyond nominal and slack, never below zero.
+        change_microwh: beyond what was usual, never below zero.
+    """
+
+    sessions: int = 0
+    station_milliwh: int = 0
+    own_milliwh: int = 0
+    carried_microwh: int = 0
+    change_microwh: int = 0
+
+
+def remember(
+    record: MeterRecord, band: MeterBand, limits: RecordBand, *, station_milliwh: int, own_milliwh: int
+) -> tuple[MeterRecord, str]:
+    """A session's two energies -> the station's record, and what is wrong with it (empty when nothing).
+
+    Two cumulative sums over sessions: against the nominal efficiency, for a station that always takes a little more
+    than one session may show; against its own past, for one that begins to. A session that is complained of counts
+    in the sums of the complaint and not in what is usual.
+    """
+    if own_milliwh < limits.energy_min_milliwh:
+        return record, ""
+    beyond = (
+        station_milliwh * 1000
+        - own_milliwh * 1_000_000 // band.efficiency_nominal_permille
+        - own_milliwh * band.drift_slack_permille
+    )
+    carried = max(0, record.carried_microwh + beyond)
+    change = record.change_microwh
+    if record.sessions >= limits.sessions_min and record.own_milliwh > 0:
+        usual_microwh = own_milliwh * 1000 * record.station_milliwh // record.own_milliwh
+        change = max(
+            0, change + station_milliwh * 1000 - usual_microwh - own_milliwh * limits.change_slack_permille
+        )
+    complaint = ""
+    if carried > limits.carried_limit_milliwh * 1000:
+        complaint = (
+            f"over {record.sessions + 1} sessions the station counts {carried // 1000} mWh beyond"
+            f" {band.efficiency_nominal_permille} permille, at most {limits.carried_limit_milliwh} is chance"
+        )
+    elif change > limits.change_limit_milliwh * 1000:
+        complaint = (
+            f"the station counts {change // 1000} mWh more than it used to, at most"
+            f" {limits.change_limit_milliwh} is chance"
+        )
+    known = record if complaint else None
+    after = MeterRecord(
+        sessions=record.sessions + 1,
+        station_milliwh=known.station_milliwh if known else record.station_milliwh + station_milliwh,
+        own_milliwh=known.own_milliwh if known else record.own_milliwh + own_milliwh,
+        carried_microwh=carried,
+        change_microwh=change,
+    )
+    return after, complaint

@@ -131,6 +131,10 @@ def on_confirmed(turn: StationTurn, fact: TransactionConfirmed) -> bool:
     """A block is paid. True when power may flow for it."""
     if not turn.confirmed(fact):
         return False
+    if not any(name == "AuthorizationUsed" for name, _, _ in fact.events):
+        # Judged by the event, not by the success flag.
+        on_failed(turn, ChainFailed(fact.at, fact.purpose, True, "confirmed without its event"))
+        return False
     number = int(fact.purpose.rpartition(":block")[2])
     block = turn.session.blocks[number - 1]
     blocks = list(turn.session.blocks)

@@ -25,6 +25,7 @@ from depai_robot.ports import (
     Signer,
     TransactionOutcome,
     TransactionStatus,
+    TransferCall,
 )
 from depai_robot.sim.memory_settlement import RevertError, Row, Settlement
 from depai_robot.values.error import BugError, FinalChainError, RetryableChainError
@@ -35,6 +36,7 @@ GAS_BY_CALL = {
     ClaimCall: 48_573,
     SettleCall: 56_840,
     RefundCall: 67_938,
+    TransferCall: 85_716,
     InitiateWithdrawCall: 52_677,
     FinalizeWithdrawCall: 61_146,
 }

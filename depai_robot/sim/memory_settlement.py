@@ -16,6 +16,7 @@ from depai_robot.payment.channel import (
     ChannelConfig,
     DepositAuthorization,
 )
+from depai_robot.payment.exact import transfer_digest
 from depai_robot.payment.signature import HALF_ORDER, SIGNATURE_BYTES, SignatureError, recover
 from depai_robot.ports import (
     ChainCall,
@@ -27,6 +28,7 @@ from depai_robot.ports import (
     InitiateWithdrawCall,
     RefundCall,
     SettleCall,
+    TransferCall,
 )
 from depai_robot.values.error import BugError
 from depai_robot.values.identity import ADDRESS_ZERO, Address, ChannelId
@@ -140,6 +142,7 @@ class _Run:
             ClaimCall: self._claim,
             SettleCall: self._settle,
             RefundCall: self._refund,
+            TransferCall: self._transfer,
             InitiateWithdrawCall: self._initiate,
             FinalizeWithdrawCall: self._finalize,
         }
@@ -162,6 +165,20 @@ class _Run:
         _require(balances.get(payer, 0) >= amount, "ERC20: transfer amount exceeds balance")
         balances[payer] = balances.get(payer, 0) - amount
         balances[to] = balances.get(to, 0) + amount
+
+    # --- scheme exact --------------------------------------------------------------------------------------
+
+    def _transfer(self, call: TransferCall) -> None:
+        transfer = call.transfer
+        _require(self._now_s > transfer.valid_after_s, "FiatTokenV2: authorization is not yet valid")
+        _require(self._now_s < transfer.valid_before_s, "FiatTokenV2: authorization is expired")
+        used = (transfer.payer, transfer.nonce)
+        _require(used not in self._state.used, "FiatTokenV2: authorization is used or canceled")
+        digest = transfer_digest(self._state.token_domain, transfer)
+        _require_token_signature(digest, transfer.signature, transfer.payer)
+        self._state.used.add(used)
+        self._emit("AuthorizationUsed", None, 0)
+        self._move(transfer.payer, transfer.receiver, transfer.amount_atomic)
 
     # --- deposit -------------------------------------------------------------------------------------------
 

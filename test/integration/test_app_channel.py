@@ -146,3 +146,30 @@ def test_intents_are_taken_once_and_nothing_else_is_touched(tmp_path) -> None:
     assert take_close_intents(tmp_path) == [b"\xab" * 32]
     assert take_close_intents(tmp_path) == []
     assert sorted(path.name for path in folder.iterdir()) == [CLOSE_PREFIX + "not-a-channel", "pay-everybody"]
+
+
+def test_a_block_is_paid_by_one_transfer_and_no_channel(tmp_path) -> None:
+    network = read_network(ChainPart(network="development"), tmp_path / "none.yaml").network()
+    anvil = AnvilWorld(tmp_path / "anvil")
+    exchange = MemoryExchange()
+    anvil.fund(robot_key(ROBOT, "payer").address, FUNDS)
+    anvil.fund(station_key("a", "receiver").address)
+    world = AppWorld(
+        tmp_path,
+        network,
+        lambda client_id, will: exchange.client(client_id, will=(will, b"", True) if will else None),
+        lambda signer: Web3Chain(anvil.network, signer),
+        station_changes={"a": {"block_milliwh": 1000, "block_fee_atomic": 100}},
+    )
+    world.anvil = anvil
+    try:
+        receipt = buy(world, "s-1", 500)
+        assert (receipt.scheme, receipt.blocks, receipt.owed_atomic) == ("exact", 1, 500)
+        assert receipt.robot_energy_milliwh >= 500
+        assert balance_of(world, station_key("a", "receiver").address) == 500
+        assert balance_of(world, robot_key(ROBOT, "payer").address) == FUNDS - 500
+        assert receipt.transactions.settle
+    finally:
+        world.close()
+        exchange.close()
+        anvil.close()

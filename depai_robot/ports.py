@@ -359,6 +359,13 @@ class Chain(Protocol):
     def authorization_used(self, payer: Address, nonce: bytes) -> bool:
         """Whether an EIP-3009 nonce has been spent or cancelled."""
 
+    def simulate(self, call: ChainCall) -> int:
+        """Gas that the call would take on the newest state, sent by the adapter's account. Signs and sends nothing.
+
+        Raises:
+            FinalChainError: it would revert; the message names the contract's error.
+        """
+
     def prepare(self, call: ChainCall) -> SignedTransaction:
         """Simulates the call, then signs it with the adapter's account and its next nonce. Sends nothing.
 

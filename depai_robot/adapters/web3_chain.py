@@ -247,13 +247,12 @@ class Web3Chain:
 
     # --- transactions --------------------------------------------------------------------------------------
 
-    def prepare(self, call: ChainCall) -> SignedTransaction:
-        """See ports.Chain. The gas estimate is the simulation: the node runs the call on its newest state.
+    def simulate(self, call: ChainCall) -> int:
+        """See ports.Chain."""
+        return self._estimate(call)[0]
 
-        Raises:
-            RetryableChainError: also when gas would cost more than the network's fee_max_wei, or the account
-                can't pay it.
-        """
+    def _estimate(self, call: ChainCall) -> tuple[int, Any, str]:
+        """(gas, address of the contract, the call's data)."""
         if self._signer is None:
             raise BugError("this chain adapter only reads: it has no account")
         sender = Web3.to_checksum_address(self._signer.address)
@@ -263,6 +262,19 @@ class Web3Chain:
             gas = self._ask(lambda web: int(web.eth.estimate_gas(request)))
         except ContractLogicError as error:
             raise FinalChainError(f"{type(call).__name__} reverts: {_name_revert(error)}") from error
+        return gas, target, data
+
+    def prepare(self, call: ChainCall) -> SignedTransaction:
+        """See ports.Chain. The gas estimate is the simulation: the node runs the call on its newest state.
+
+        Raises:
+            RetryableChainError: also when gas would cost more than the network's fee_max_wei, or the account
+                can't pay it.
+        """
+        gas, target, data = self._estimate(call)
+        if self._signer is None:
+            raise BugError("this chain adapter only reads: it has no account")
+        sender = Web3.to_checksum_address(self._signer.address)
         gas += gas * GAS_MARGIN_PERCENT // 100
         base_fee, tip = self._ask(_read_fees)
         fee = base_fee * FEE_ROOM + tip
@@ -275,7 +287,7 @@ class Web3Chain:
             "chainId": self._network.chain_id,
             "to": target,
             "value": 0,
-            "data": request["data"],
+            "data": data,
             "gas": gas,
             "maxPriorityFeePerGas": tip,
             "maxFeePerGas": fee,

@@ -11,6 +11,7 @@ from typing import Any
 from depai_robot.charging import effect as wish
 from depai_robot.charging.fact import (
     AuthorizationObserved,
+    BadRowsFound,
     ChainFailed,
     ChainHeadObserved,
     ChannelObserved,
@@ -37,7 +38,13 @@ from depai_robot.ports import (
     TransactionStatus,
     TransferCall,
 )
-from depai_robot.values.error import BugError, ChainError, DepaiError, RetryableChainError
+from depai_robot.values.error import (
+    BugError,
+    ChainError,
+    DepaiError,
+    FinalChainError,
+    RetryableChainError,
+)
 from depai_robot.values.identity import Address, ChannelId
 
 LOG = logging.getLogger(__name__)
@@ -103,6 +110,27 @@ def wish_to_call(call: Any, domain: bytes) -> ChainCall:
     if isinstance(call, wish.FinalizeWithdrawWish):
         return FinalizeWithdrawCall(_config(call.channel))
     raise BugError(f"{type(call).__name__} is no call on the settlement contract")
+
+
+def find_bad_rows(chain: Chain, rows: tuple[ClaimRow, ...]) -> dict[ChannelId, str]:
+    """The rows without which a claim would pass, with the contract's reason, by halving.
+
+    k bad ones of n take about k log n simulations. Rows that only fail together (they do not in this contract) would
+    be found one by one.
+
+    Raises:
+        RetryableChainError: no endpoint answers: nobody is to blame yet.
+    """
+    if not rows:
+        return {}
+    try:
+        chain.simulate(ClaimCall(rows))
+    except FinalChainError as error:
+        if len(rows) == 1:
+            return {rows[0].voucher.channel_id: str(error)}
+        half = len(rows) // 2
+        return find_bad_rows(chain, rows[:half]) | find_bad_rows(chain, rows[half:])
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +231,11 @@ class ChainWorker:
                     state.block_number,
                 )
             )
+        elif isinstance(effect, wish.FindBadRows):
+            rows = tuple(_claim_row(row, self._domain) for row in effect.rows)
+            bad = find_bad_rows(self._chain, rows)
+            reason = next(iter(bad.values()), "")[:500]
+            self._post(BadRowsFound(self._now(), effect.purpose, tuple(map(bytes, bad)), reason))
         elif isinstance(effect, wish.ReadAuthorization):
             # The head is read first: what is unused later was unused then.
             number = self._chain.head().number

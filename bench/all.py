@@ -33,6 +33,11 @@ TOPICS: tuple[tuple[str, str, str], ...] = (
             "answer; contact to power at most 2 s, at most 50 ms of it ours; recovery at most 2 s after 10,000 sessions"
         ),
     ),
+    (
+        "meter_drift",
+        "Smallest meter cheat that is found",
+        "at no more than one false alarm in 10,000 honest sessions; prices at 0.40 USDC per kWh",
+    ),
     ("detector", "Dock detector on one core", "peer: OpenCV's ArUco on the same frames"),
     ("docking", "Docking over the whole chain", "target: at least 98 of 100 runs end in contact"),
 )

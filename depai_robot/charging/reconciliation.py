@@ -23,14 +23,18 @@ class MeterBand(Struct, frozen=True):
         efficiency_max_permille: most, up to 1050 (meters err both ways).
         slack_milliwh: ``a``, for resolution and the age of a reading, 1 to 100,000.
         drift_slack_permille: drift against nominal that is nobody's fault, 0 to 100.
-        drift_limit_milliwh: cumulated residual beyond the slack that convicts, 1 to 1,000,000.
+        drift_limit_milliwh: cumulated residual beyond the slack that convicts, 1 to 1,000,000; statements that a
+            network kept for some seconds come at once, and need about 100.
+
+    The defaults of the last two are the most watchful of those that accuse at most one in 10,000 honest sessions.
+    Source: ``python -m bench.meter_drift --search``.
     """
 
     efficiency_min_permille: int = 940
     efficiency_nominal_permille: int = 970
     efficiency_max_permille: int = 1010
     slack_milliwh: int = 60
-    drift_slack_permille: int = 15
+    drift_slack_permille: int = 8
     drift_limit_milliwh: int = 150
 
     def __post_init__(self) -> None:
@@ -129,21 +133,24 @@ class RecordBand(Struct, frozen=True):
     Attributes:
         energy_min_milliwh: shorter sessions say too little and are left out, 1 to 1,000,000.
         sessions_min: so many must be known before a station is compared with its own past, 1 to 1000.
-        carried_limit_milliwh: beyond nominal and slack, added up over sessions, 1 to 10,000,000.
+        carried_slack_permille: against nominal; honest pairs differ for ever by more than one session shows, 0 to 100.
+        carried_limit_milliwh: beyond nominal and that slack, added up over sessions, 1 to 10,000,000.
         change_slack_permille: a dock and its contacts differ by so much from day to day, 0 to 100.
         change_limit_milliwh: beyond its own past and that slack, added up, 1 to 10,000,000.
     """
 
     energy_min_milliwh: int = 2000
     sessions_min: int = 5
+    carried_slack_permille: int = 10
     carried_limit_milliwh: int = 300
-    change_slack_permille: int = 3
-    change_limit_milliwh: int = 1000
+    change_slack_permille: int = 4
+    change_limit_milliwh: int = 1500
 
     def __post_init__(self) -> None:
         for name, least, most in (
             ("energy_min_milliwh", 1, 1_000_000),
             ("sessions_min", 1, 1000),
+            ("carried_slack_permille", 0, 100),
             ("carried_limit_milliwh", 1, 10_000_000),
             ("change_slack_permille", 0, 100),
             ("change_limit_milliwh", 1, 10_000_000),
@@ -184,7 +191,7 @@ def remember(
     beyond = (
         station_milliwh * 1000
         - own_milliwh * 1_000_000 // band.efficiency_nominal_permille
-        - own_milliwh * band.drift_slack_permille
+        - own_milliwh * limits.carried_slack_permille
     )
     carried = max(0, record.carried_microwh + beyond)
     change = record.change_microwh

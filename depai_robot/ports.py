@@ -334,6 +334,19 @@ class TransactionOutcome:
     events: tuple[ChainEvent, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Withdrawals:
+    """Channels from which somebody wants to withdraw.
+
+    Attributes:
+        until_block: what was asked for up to this block is in here.
+        channel_ids: some may have been finalised or cancelled since; none is missing.
+    """
+
+    until_block: int
+    channel_ids: frozenset[ChannelId]
+
+
 class Chain(Protocol):
     """A settlement chain. Every call blocks for its RPC time-out at most; call from a worker.
 
@@ -358,6 +371,13 @@ class Chain(Protocol):
 
     def authorization_used(self, payer: Address, nonce: bytes) -> bool:
         """Whether an EIP-3009 nonce has been spent or cancelled."""
+
+    def withdrawals(self, channel_ids: Sequence[ChannelId], after_block: int) -> Withdrawals:
+        """On which of these channels a withdrawal was asked for in the blocks after that one.
+
+        One question for all of them while ``after_block`` is near; far from the head (0 is) each channel's own state
+        is read. Blocks that a reorganisation may have replaced are looked at again.
+        """
 
     def simulate(self, call: ChainCall) -> int:
         """Gas that the call would take on the newest state, sent by the adapter's account. Signs and sends nothing.

@@ -74,7 +74,8 @@ _EVENT_BY_TOPIC = {
 }
 """Name of each event, and which word of its data is the amount."""
 
-
+WITHDRAW_INITIATED = keccak256(b"WithdrawInitiated(bytes32,uint128,uint40)")
+"""Topic of the event by which a payer asks for its money back; the second topic is the channel."""
 AUTHORIZATION_USED = keccak256(b"AuthorizationUsed(address,bytes32)")
 """Topic of EIP-3009's event."""
 

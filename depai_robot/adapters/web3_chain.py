@@ -7,7 +7,7 @@ revert is a FinalChainError that names the contract's error; silence and nonsens
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -17,12 +17,13 @@ from eth_account import Account
 from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from hexbytes import HexBytes
 from web3 import Web3
-from web3.exceptions import ContractLogicError, TransactionNotFound
+from web3.exceptions import ContractLogicError, TransactionNotFound, Web3Exception
 from web3.providers.rpc.utils import ExceptionRetryConfiguration
 
 from depai_robot.adapters.settlement_abi import (
     SETTLEMENT_ABI,
     TOKEN_ABI,
+    WITHDRAW_INITIATED,
     call_to_arguments,
     decode_event,
     name_error,
@@ -38,6 +39,7 @@ from depai_robot.ports import (
     TransactionOutcome,
     TransactionStatus,
     TransferCall,
+    Withdrawals,
 )
 from depai_robot.values.error import BugError, ConfigError, FinalChainError, RetryableChainError
 from depai_robot.values.identity import Address, ChannelId, address_to_hex, keccak256
@@ -50,6 +52,14 @@ PRIORITY_FEE_MIN_WEI = 10**6
 """Enough for a layer 2 and a development chain; the node's own suggestion is used when it is higher."""
 FEE_ROOM = 2
 """The base fee may double before the transaction waits."""
+REORGANISATION_BLOCKS_MAX = 12
+"""Blocks below the last look that are looked at again: their events may have moved."""
+LOG_BLOCKS_MAX = 1000
+"""In one question for logs; public endpoints take between 1,000 and 10,000."""
+LOG_QUESTIONS_MAX = 5
+"""A longer gap is closed by reading each channel."""
+LOG_TOPICS_MAX = 200
+"""Channels named in one question for logs; with more, all of the contract's are asked for."""
 UNSENT_NONCE_S = 60.0
 """A nonce whose transaction was not broadcast by then is given out again, so that no gap holds up the account."""
 
@@ -244,6 +254,50 @@ class Web3Chain:
     def authorization_used(self, payer: Address, nonce: bytes) -> bool:
         """See ports.Chain."""
         return bool(self._view(self._token, "authorizationState", Web3.to_checksum_address(payer), nonce))
+
+    def withdrawals(self, channel_ids: Sequence[ChannelId], after_block: int) -> Withdrawals:
+        """See ports.Chain."""
+        wanted = frozenset(channel_ids)
+
+        def read(web: Web3) -> Withdrawals:
+            head = int(web.eth.block_number)
+            begin = max(0, min(after_block, head) + 1 - REORGANISATION_BLOCKS_MAX)
+            if head - begin < LOG_BLOCKS_MAX * LOG_QUESTIONS_MAX:
+                try:
+                    return Withdrawals(head, self._read_asked_for(web, wanted, begin, head))
+                except (Web3Exception, ValueError):
+                    pass  # Some endpoints give no logs, or fewer blocks at once: the state says it, too.
+            return Withdrawals(head, self._read_pending(web, wanted))
+
+        return self._ask(read)
+
+    def _read_asked_for(
+        self, web: Web3, wanted: frozenset[ChannelId], begin: int, end: int
+    ) -> frozenset[ChannelId]:
+        """From the event; what an endpoint says of other channels is left out."""
+        topics: list[Any] = [HexBytes(WITHDRAW_INITIATED)]
+        if len(wanted) <= LOG_TOPICS_MAX:
+            topics.append([HexBytes(item) for item in sorted(wanted)])
+        found = set()
+        for first in range(begin, end + 1, LOG_BLOCKS_MAX):
+            logs = web.eth.get_logs(
+                {
+                    "address": self._settlement.address,
+                    "fromBlock": first,
+                    "toBlock": min(end, first + LOG_BLOCKS_MAX - 1),
+                    "topics": topics,
+                }
+            )
+            found |= {ChannelId(bytes(log["topics"][1])) for log in logs if len(log["topics"]) > 1}
+        return wanted & found
+
+    def _read_pending(self, web: Web3, wanted: frozenset[ChannelId]) -> frozenset[ChannelId]:
+        """From each channel's own state."""
+        return frozenset(
+            item
+            for item in wanted
+            if int(_call(web, self._settlement, "pendingWithdrawals", (item,), "latest")[1])
+        )
 
     # --- transactions --------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from depai_robot.charging.fact import (
     Instant,
     TransactionConfirmed,
     TransactionSigned,
+    WithdrawalsObserved,
 )
 from depai_robot.payment.channel import ChannelConfig, DepositAuthorization, Voucher
 from depai_robot.payment.eip712 import channel_id
@@ -236,6 +237,14 @@ class ChainWorker:
             bad = find_bad_rows(self._chain, rows)
             reason = next(iter(bad.values()), "")[:500]
             self._post(BadRowsFound(self._now(), effect.purpose, tuple(map(bytes, bad)), reason))
+        elif isinstance(effect, wish.ReadWithdrawals):
+            ids = tuple(map(ChannelId, effect.channel_ids))
+            seen = self._chain.withdrawals(ids, effect.after_block)
+            self._post(
+                WithdrawalsObserved(
+                    self._now(), effect.purpose, seen.until_block, tuple(sorted(map(bytes, seen.channel_ids)))
+                )
+            )
         elif isinstance(effect, wish.ReadAuthorization):
             # The head is read first: what is unused later was unused then.
             number = self._chain.head().number

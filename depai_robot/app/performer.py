@@ -129,6 +129,7 @@ class Performer:
             | wish.ReadChannel
             | wish.ReadFunds
             | wish.ReadAuthorization
+            | wish.ReadWithdrawals
             | wish.PrepareTransaction
             | wish.BroadcastTransaction
             | wish.FindBadRows,

@@ -125,6 +125,20 @@ class BroadcastTransaction(_Effect, frozen=True):
     confirmations: int
 
 
+class ReadWithdrawals(_Effect, frozen=True):
+    """-> WithdrawalsObserved or ChainFailed(purpose). From which of the channels somebody wants to withdraw.
+
+    Attributes:
+        purpose: names the wish.
+        channel_ids: 32 bytes each.
+        after_block: the ``until_block`` of the last answer, 0 for the first: one question then serves all channels.
+    """
+
+    purpose: str
+    channel_ids: tuple[bytes, ...]
+    after_block: int
+
+
 class FindBadRows(_Effect, frozen=True):
     """A batch of claims was refused: ask the chain which of its rows are to blame -> BadRowsFound or ChainFailed."""
 
@@ -337,6 +351,7 @@ Effect = (
     | ReadChannel
     | ReadFunds
     | ReadAuthorization
+    | ReadWithdrawals
     | PrepareTransaction
     | BroadcastTransaction
     | FindBadRows

@@ -138,6 +138,20 @@ class AuthorizationObserved(_Fact, frozen=True):
     block_number: int
 
 
+class WithdrawalsObserved(_Fact, frozen=True):
+    """Channels from which somebody wants to withdraw: read them, and claim what is due.
+
+    Attributes:
+        purpose: of the effect that asked.
+        until_block: what was asked for up to this block is in here.
+        channel_ids: 32 bytes each; some may have been finalised or cancelled since, none is missing.
+    """
+
+    purpose: str
+    until_block: int
+    channel_ids: tuple[bytes, ...]
+
+
 class ChainFailed(_Fact, frozen=True):
     """A chain effect came to nothing.
 
@@ -339,6 +353,7 @@ Fact = (
     | ChannelObserved
     | FundsObserved
     | AuthorizationObserved
+    | WithdrawalsObserved
     | ChainFailed
     | TransactionSigned
     | TransactionConfirmed

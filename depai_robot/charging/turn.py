@@ -21,6 +21,7 @@ from depai_robot.charging.effect import (
     ReadChannel,
     ReadFunds,
     ReadHead,
+    ReadWithdrawals,
     SealMessage,
     SealPayment,
     SealTransfer,
@@ -43,6 +44,7 @@ Job = (
     | ReadChannel
     | ReadFunds
     | ReadAuthorization
+    | ReadWithdrawals
     | PrepareTransaction
     | BroadcastTransaction
     | FindBadRows

@@ -7,7 +7,7 @@ on the canonical contract.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from depai_robot.payment.channel import ChannelState
@@ -26,6 +26,7 @@ from depai_robot.ports import (
     TransactionOutcome,
     TransactionStatus,
     TransferCall,
+    Withdrawals,
 )
 from depai_robot.sim.memory_settlement import RevertError, Row, Settlement
 from depai_robot.values.error import BugError, FinalChainError, RetryableChainError
@@ -248,6 +249,26 @@ class MemoryChain:
         with self._ledger.lock:
             self._require_up()
             return (payer, nonce) in self._ledger.state.used
+
+    def withdrawals(self, channel_ids: Sequence[ChannelId], after_block: int) -> Withdrawals:
+        """See ports.Chain; here each channel's own state says it."""
+        with self._ledger.lock:
+            self._require_up()
+            rows = self._ledger.state.channels
+            pending = frozenset(item for item in channel_ids if rows.get(item, Row()).withdraw_at_s)
+            return Withdrawals(
+                self._ledger.height, pending | self._asked_for(frozenset(channel_ids), after_block)
+            )
+
+    def _asked_for(self, channel_ids: frozenset[ChannelId], after_block: int) -> frozenset[ChannelId]:
+        height = self._ledger.height
+        return frozenset(
+            event.channel_id
+            for number in range(after_block + 1, height + 1)
+            for mined in self._ledger.block(number).mined.values()
+            for event in mined.events
+            if event.name == "WithdrawInitiated" and event.channel_id in channel_ids
+        )
 
     def simulate(self, call: ChainCall) -> int:
         """See ports.Chain; the gas is that of a usual call of its kind."""

@@ -221,6 +221,8 @@ def _restart(state: StationState, fact: Restarted) -> tuple[StationState, Effect
                 left_ns=max(1, session.left_ns - back_ns) if session.left_ns else 0,
             )
         turn.resume(back_ns)
+        if turn.at_phase(StationPhase.SETTLED):
+            turn.reply_again(station_settlement.RECEIPT)
         if turn.at_phase(StationPhase.CHARGING):
             turn.update(resuming=True)
             turn.read_meter("C")

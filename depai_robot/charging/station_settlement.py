@@ -34,6 +34,9 @@ from depai_robot.payment.x402 import EXACT, SCHEME, RefundPayload, VoucherPayloa
 from depai_robot.values.error import DepaiError
 from depai_robot.values.identity import address_to_hex
 
+RECEIPT = "receipt"
+"""Nobody asks for a receipt; kept like an answer, so that a restart says it again."""
+
 _ACTION = {
     StationPhase.CLAIMING.value: "claim",
     StationPhase.REFUNDING.value: "refund",
@@ -228,7 +231,7 @@ def finish(turn: StationTurn) -> None:
     turn.move(StationPhase.SETTLED)
     if not turn.session.blocks_only:
         remember(turn)
-    turn.tell(ReceiptMessage(format_receipt(build_receipt(turn))))
+    turn.tell(ReceiptMessage(format_receipt(build_receipt(turn))), answers=RECEIPT)
     turn.forget_later()
 
 

@@ -17,6 +17,7 @@ from depai_robot.charging.message import (
     Payment,
     PaymentResult,
     Quote,
+    ReceiptMessage,
     SessionEvent,
     SessionStop,
 )
@@ -534,3 +535,22 @@ def test_a_quote_is_for_the_power_that_was_asked_for():
     start(world, "FUNDING")
     quotes = [open_token(t).body for _, t in world.published if isinstance(open_token(t).body, Quote)]
     assert quotes[0].payment_required.extensions["depai-charging"].info["power_max_w"] == 120
+
+
+def test_a_receipt_that_was_signed_and_never_sent_is_sent_after_the_restart():
+    world = World()
+    start(world, "SETTLING")
+    station = world.stations["a"]
+
+    def dies(agent, fact):
+        if agent is not station or not isinstance(fact, ft.MessageSealed):
+            return False
+        return isinstance(open_token(fact.token).body, ReceiptMessage)
+
+    world.crash_before_effects = dies
+    assert world.run(lambda: not station.alive, 120), world.story()
+    world.crash_before_effects = lambda _agent, _fact: False
+    before = world.now_ns
+    assert world.run(lambda: world.phase == "SETTLED", 60), world.story()
+    assert world.robot.state.session.transactions.get("settle")
+    assert world.now_ns - before < 3 * 10**9, "no waiting for what was lost"

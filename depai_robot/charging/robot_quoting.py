@@ -302,12 +302,19 @@ def on_kept_channel(turn: RobotTurn, fact: ChannelObserved) -> None:
         reason = f"station claimed {fact.total_claimed_atomic}, agreed was {kept.charged}: {lost} lost"
         turn.keep_evidence(reason, (kept.agreement.quote_token,))
         turn.bar(agreement.offer.sender, reason, CHEATED)
-        drop_channel(turn)
+        # Never used again (the station is barred), and closed as soon as a session begins: the rest is the robot's.
+        stale = replace(kept, charged=fact.total_claimed_atomic, balance=fact.balance_atomic, kept_s=0)
+        turn.change(channels={**turn.state.channels, fact.channel_id.hex(): stale})
         leave(turn, reason)
         return
     if fact.withdraw_requested_at_s:
         drop_channel(turn)
         leave(turn, "a withdrawal is pending on the kept channel")
+        return
+    if fact.balance_atomic < kept.charged:
+        # The station gave back what was its own: a deposit would first have to fill the hole that this left.
+        drop_channel(turn)
+        leave(turn, f"the kept channel holds {fact.balance_atomic}, charged on it are {kept.charged}")
         return
     if fact.balance_atomic != kept.balance:
         seen = replace(kept, balance=fact.balance_atomic)

@@ -96,6 +96,22 @@ def test_honest_ones_lose_nothing_and_accuse_nobody(side):
         assert outcome.energy_milliwh > 2500
 
 
+@pytest.mark.parametrize("side", ["station", "robot"])
+def test_honest_ones_on_a_kept_channel_lose_nothing_and_accuse_nobody(side):
+    for seed in range(1, 5):
+        outcome = meet(find(f"{side}/honest-kept-channel")[0], seed)
+        assert (outcome.lost_atomic, outcome.fee_atomic) == (0, 0)
+        assert outcome.evidence.startswith("journal")
+        assert outcome.energy_milliwh > 4000
+
+
+def test_a_rest_that_a_cheat_holds_comes_back():
+    """All that was kept with a station that claimed too much, and with one that went silent."""
+    for name in ("station/kept-claims-the-ceiling", "station/kept-ignores-closing", "station/never-claims"):
+        outcome = meet(find(name)[0])
+        assert outcome.locked_atomic == 0, outcome
+
+
 def test_a_run_is_a_function_of_its_seed():
     kind = find("station/ten-percent")[0]
     assert meet(kind, 5) == meet(kind, 5)

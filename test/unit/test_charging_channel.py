@@ -175,7 +175,15 @@ def test_more_claimed_than_agreed_on_a_kept_channel_convicts():
     world.run(lambda: bool(world.evidence), 30)
     assert "7 lost" in world.evidence[-1][1]
     assert world.robot.state.bars
-    assert kept.agreement.channel_id.hex() not in world.robot.state.channels
+    # Never paid from again; the rest comes back with the next session.
+    world.give(world.robot, ft.StopRequested(world.at, "nobody else sells"))
+    world.request("s-2", 2 * WH)
+    (closing,) = world.robot.state.background.values()
+    assert closing.agreement.channel_id == kept.agreement.channel_id
+    assert closing.money.charged == kept.charged + 7
+    key = kept.agreement.channel_id
+    assert world.run(lambda: not world.robot.state.background, 3000), world.story()
+    assert world.chain.channel(key)["balance"] == kept.charged + 7
 
 
 def test_a_bad_row_is_set_aside_its_payer_barred_and_the_others_claimed():

@@ -27,6 +27,7 @@ class Behaviour:
         side: which side cheats.
         name: unique on its side.
         robots, stations: how many of each are in the arena; the first of its side is the cheat.
+        energy_milliwh: that the first session of each robot wants.
         least_s, seconds: how long a run takes at least; and after that at most, until the honest side is at rest.
     """
 
@@ -34,6 +35,7 @@ class Behaviour:
     name: ClassVar[str] = ""
     robots: ClassVar[int] = 1
     stations: ClassVar[int] = 1
+    energy_milliwh: ClassVar[int] = 2500
     least_s: ClassVar[float] = 60.0
     seconds: ClassVar[float] = 3000.0
 

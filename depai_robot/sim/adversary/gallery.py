@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from depai_robot.sim.adversary import (  # noqa: F401 (each module registers its behaviours)
+    kept,
     robot_body,
     robot_deposit,
     robot_money,
@@ -41,7 +42,9 @@ withdrawal takes the channel's delay, 900 s here). **locked** is what was not ba
 def kinds(side: str = "") -> list[type[Behaviour]]:
     """All behaviours, or those of a side, by name; the honest control first."""
     every = [kind for kind in REGISTRY.values() if side in ("", kind.side)]
-    return sorted(every, key=lambda kind: (SIDES.index(kind.side), kind.name != "honest", kind.name))
+    return sorted(
+        every, key=lambda kind: (SIDES.index(kind.side), not kind.name.startswith("honest"), kind.name)
+    )
 
 
 def find(name: str) -> list[type[Behaviour]]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from depai_robot.charging import fact as ft
 from depai_robot.charging.envelope import RefusedMessageError, open_token
@@ -85,7 +86,12 @@ class Witness:
         self.refusals: list[str] = []
         self.funded_fees: dict[str, int] = {}
         self.faults: list[str] = []
+        self.bounds: dict[str, int] = {}
         arena.after_step.append(self._look)
+
+    def _note_session(self, agent: Agent, session: Any) -> None:
+        self.funded_fees[session.id] = session.fees(session.idle_ms // 60_000)
+        self.bounds[session.id] = _band_atomic(agent, session)
 
     def _look(self, agent: Agent) -> None:
         arena = self._arena
@@ -102,8 +108,8 @@ class Witness:
                 self.refusals += [
                     c.refused for c in session.ranking if c.refused and c.refused not in self.refusals
                 ]
-                if session.agreement is not None:
-                    self.funded_fees[session.id] = session.fees(session.idle_ms // 60_000)
+                if session.agreement is not None and session.money.vouchers and not session.closing:
+                    self._note_session(agent, session)
             elif session.phase not in ("QUOTED", "FUNDING", "LAPSED") and session.channel is not None:
                 self.funded_fees[session.id] = session.start_fee_atomic
         for reason in agent.state.ignored:
@@ -122,6 +128,14 @@ class Witness:
             self.stopped_ns = arena.now_ns
 
 
+def _band_atomic(agent: Agent, session: Any) -> int:
+    """One tranche, and what the band lets a station state beyond the energy that came in at nominal efficiency."""
+    terms = session.agreement.agreed.terms
+    own = session.meter.own_last_milliwh
+    band = upper_bound_milliwh(agent.settings.band, own) - own
+    return tranche_price_atomic(terms) + cost_atomic(terms.price_atomic_per_kwh, max(0, band))
+
+
 def _at_rest(arena: Arena) -> bool:
     victim = arena.victim
     if arena.behaviour.side == STATION:
@@ -138,7 +152,10 @@ def meet(kind: type[Behaviour], seed: int = 1) -> Outcome:
     auditor, witness = Auditor(arena), Witness(arena)
     arena.run(lambda: all(len(r.state.offers) >= len(arena.stations) for r in arena.robots), 3)
     for number, robot in enumerate(arena.robots):
-        arena.later(number * 2 * SECOND, lambda robot=robot: arena.request(robot))  # type: ignore[misc]
+        arena.later(
+            number * 2 * SECOND,
+            lambda robot=robot: arena.request(robot, energy_milliwh=arena.behaviour.energy_milliwh),
+        )  # type: ignore[misc]
     arena.run(lambda: False, arena.behaviour.least_s)
     arena.run(lambda: _at_rest(arena), arena.behaviour.seconds)
     rest_ns = arena.now_ns
@@ -197,20 +214,14 @@ def _robot_books(arena: Arena, witness: Witness) -> tuple[int, int, int, int]:
     chain = arena.chain
     locked = sum(row.balance - row.claimed for row in chain.channels_of(payer))
     paid = FUNDS_ATOMIC - chain.state.balances.get(payer, 0) - locked
-    fair, bound, energy = 0, 0, 0
+    fair, energy = 0, 0
     fees = sum(witness.funded_fees.values())
-    session = victim.state.session
     for name, milliwh in _delivered(arena).items():
         fair += cost_atomic(arena.agents[name].settings.price_atomic_per_kwh, milliwh)
         energy += milliwh
-    if session is not None and session.agreement is not None:
-        terms = session.agreement.agreed.terms
-        own = session.meter.own_last_milliwh
-        band = upper_bound_milliwh(victim.settings.band, own) - energy
-        bound = tranche_price_atomic(terms) + cost_atomic(terms.price_atomic_per_kwh, max(0, band))
     fee_paid = min(paid, fees)
     lost = max(0, paid - fair - fee_paid)
-    return lost, bound, fee_paid if energy == 0 else 0, locked
+    return lost, max(witness.bounds.values(), default=0), fee_paid if energy == 0 else 0, locked
 
 
 def _station_books(arena: Arena, witness: Witness) -> tuple[int, int, int, int]:

@@ -39,6 +39,11 @@ TOPICS: tuple[tuple[str, str, str], ...] = (
         "targets: at least 2,000 a second without MQTT and 800 with it, on one core",
     ),
     (
+        "gas",
+        "Gas of a session, by rail and pattern",
+        "beside one plain transfer a tranche; development contracts on anvil",
+    ),
+    (
         "meter_drift",
         "Smallest meter cheat that is found",
         "at no more than one false alarm in 10,000 honest sessions; prices at 0.40 USDC per kWh",

@@ -111,7 +111,9 @@ def step(state: StationState, fact: Fact) -> tuple[StationState, Effects]:
     """
     before = state
     state, effects = _step(state, fact)
-    if state.channels:
+    # Thousands of channels may be kept: they are looked over only when something about them has changed.
+    changed = state.channels is not before.channels or state.lobby is not before.lobby
+    if state.channels and changed:
         batch = station_batch.BatchTurn(state, fact)
         station_batch.consider(batch)
         state, effects = batch.store(), effects + batch.finish()

@@ -90,7 +90,9 @@ class Ears:
     def __init__(self) -> None:
         self.facts = []
         self.heard = threading.Event()
-        self.inbox = Inbox(CHAIN, ROBOT.address, self._post, lambda: Instant(7, NOW_S), lambda: READING)
+        self.inbox = Inbox(
+            CHAIN, ROBOT.address, self._post, lambda: Instant(7, NOW_S), read_battery=lambda: READING
+        )
         self._sealer = Sealer(CHAIN, STATION, None, None)
 
     def _post(self, fact) -> None:

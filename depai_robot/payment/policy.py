@@ -23,13 +23,17 @@ from depai_robot.values.identity import (
 from depai_robot.values.money import UINT128_MAX
 
 POLICY_NAME = "depai SpendPolicy"
-POLICY_VERSION = "1"
+POLICY_VERSION = "2"
+"""Of the EIP-712 domain and of the file. "1" had no survival clause; see read_policy_file for what becomes of it."""
+SURVIVAL_PERIOD_S = 24 * 3600
+"""At most one charge above the price limit begins in any such time."""
 
 # In the order of SpendPolicy's fields.
 _POLICY_MEMBERS = (
     "address robot,uint256 epoch,uint256 validAfter,uint256 validBefore,"
     "uint256 tranche,uint256 session,uint256 day,uint256 escrowChannel,uint256 escrowUnknown,"
-    "uint256 escrowTotal,uint256 withdrawDelay,uint256 pricePerKwh,uint256 startFee,address[] payees"
+    "uint256 escrowTotal,uint256 withdrawDelay,uint256 pricePerKwh,uint256 startFee,address[] payees,"
+    "uint256 survivalBelowPermille,uint256 survivalPricePerKwh,uint256 survivalSession"
 )
 _POLICY = keccak256(f"SpendPolicy({_POLICY_MEMBERS})".encode())
 
@@ -53,6 +57,10 @@ class SpendPolicy:
         price_max_atomic_per_kwh: dearest energy.
         start_fee_max_atomic: dearest start.
         payees: receivers that are known; empty means that every receiver is an unknown station.
+        survival_below_permille: below this state of charge one charge a day may be dearer than
+            ``price_max_atomic_per_kwh``; 0 here or in the next two: not granted.
+        survival_price_max_atomic_per_kwh: dearest energy of such a charge.
+        survival_session_max_atomic: signed in such a session, within the other limits, all of which stay.
     """
 
     robot: Address
@@ -69,6 +77,9 @@ class SpendPolicy:
     price_max_atomic_per_kwh: int
     start_fee_max_atomic: int
     payees: tuple[Address, ...] = ()
+    survival_below_permille: int = 0
+    survival_price_max_atomic_per_kwh: int = 0
+    survival_session_max_atomic: int = 0
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -84,6 +95,8 @@ class SpendPolicy:
             raise ConfigError("policy robot must be the voucher key's address, got zero")
         if self.valid_after_s >= self.valid_before_s:
             raise ConfigError(f"policy is valid from {self.valid_after_s} to {self.valid_before_s}: never")
+        if self.survival_below_permille > 1000:
+            raise ConfigError(f"survival_below_permille is at most 1000, got {self.survival_below_permille}")
 
 
 def policy_digest(policy: SpendPolicy, chain_id: int) -> bytes:
@@ -103,7 +116,13 @@ def policy_digest(policy: SpendPolicy, chain_id: int) -> bytes:
         policy.price_max_atomic_per_kwh,
         policy.start_fee_max_atomic,
     )
+    survival = (
+        policy.survival_below_permille,
+        policy.survival_price_max_atomic_per_kwh,
+        policy.survival_session_max_atomic,
+    )
     struct = _POLICY + encode_address(policy.robot) + b"".join(encode_uint(word) for word in words) + payees
+    struct += b"".join(encode_uint(word) for word in survival)
     return typed_digest(domain_separator(POLICY_NAME, POLICY_VERSION, chain_id, None), keccak256(struct))
 
 
@@ -143,9 +162,17 @@ class PolicyFile(Struct, frozen=True, forbid_unknown_fields=True):
     price_max_atomic_per_kwh: int
     start_fee_max_atomic: int
     payees: list[str]
+    survival_below_permille: int
+    survival_price_max_atomic_per_kwh: int
+    survival_session_max_atomic: int
+    version: str
     chain_id: int
     owner: str
     signature: str
+
+
+class _VersionOnly(Struct, frozen=True):
+    version: str = ""
 
 
 def format_policy(policy: SpendPolicy, chain_id: int, owner: Address, signature: bytes) -> bytes:
@@ -154,9 +181,38 @@ def format_policy(policy: SpendPolicy, chain_id: int, owner: Address, signature:
     values["robot"] = address_to_hex(policy.robot)
     values["payees"] = [address_to_hex(payee) for payee in policy.payees]
     text = PolicyFile(
-        chain_id=chain_id, owner=address_to_hex(owner), signature="0x" + signature.hex(), **values
+        version=POLICY_VERSION,
+        chain_id=chain_id,
+        owner=address_to_hex(owner),
+        signature="0x" + signature.hex(),
+        **values,
     )
     return msgspec.json.format(msgspec.json.encode(text), indent=2) + b"\n"
+
+
+def read_policy_file(data: bytes) -> tuple[SpendPolicy, PolicyFile]:
+    """What a policy file says, its signature not checked: for showing only. :func:`parse_policy` is for use.
+
+    A file of version 1 (before the survival clause) is refused, not read: its signature is over another type, and a
+    reader of two types is a second way in.
+
+    Raises:
+        ConfigError: bad form or another version.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_VersionOnly).version
+        if version != POLICY_VERSION:
+            raise ConfigError(
+                f"policy file has version {version or '1 (none is named)'}, this program reads {POLICY_VERSION}: the"
+                " owner signs it again with `depai-robot policy sign`"
+            )
+        text = msgspec.json.decode(data, type=PolicyFile)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigError(f"policy file: {error}") from error
+    values = {item.name: getattr(text, item.name) for item in fields(SpendPolicy)}
+    values["robot"] = address_from_hex(text.robot)
+    values["payees"] = tuple(address_from_hex(payee) for payee in text.payees)
+    return SpendPolicy(**values), text
 
 
 def parse_policy(
@@ -174,14 +230,7 @@ def parse_policy(
     Raises:
         ConfigError: bad form, another owner, robot or chain, an old epoch, or a wrong signature.
     """
-    try:
-        text = msgspec.json.decode(data, type=PolicyFile)
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"policy file: {error}") from error
-    values = {item.name: getattr(text, item.name) for item in fields(SpendPolicy)}
-    values["robot"] = address_from_hex(text.robot)
-    values["payees"] = tuple(address_from_hex(payee) for payee in text.payees)
-    policy = SpendPolicy(**values)
+    policy, text = read_policy_file(data)
     if text.chain_id != chain_id:
         raise ConfigError(f"policy is for chain {text.chain_id}, this robot is on {chain_id}")
     if policy.robot != robot:
@@ -211,6 +260,9 @@ _UPPER_BOUNDS = (
     "withdraw_delay_max_s",
     "price_max_atomic_per_kwh",
     "start_fee_max_atomic",
+    "survival_below_permille",
+    "survival_price_max_atomic_per_kwh",
+    "survival_session_max_atomic",
 )
 
 
@@ -241,6 +293,70 @@ def tighten(policy: SpendPolicy, *, payees: tuple[Address, ...] | None = None, *
     # One who is left out must not get more as an unknown station than as a known one.
     unknown = min(tightened.escrow_unknown_max_atomic, tightened.escrow_channel_max_atomic)
     return replace(tightened, payees=payees, escrow_unknown_max_atomic=unknown)
+
+
+# --- survival -----------------------------------------------------------------------------------------------
+
+
+def grants_survival(policy: SpendPolicy) -> bool:
+    """Whether the owner grants a last charge above the price limit at all."""
+    return (
+        policy.survival_below_permille > 0
+        and policy.survival_session_max_atomic > 0
+        and policy.survival_price_max_atomic_per_kwh > policy.price_max_atomic_per_kwh
+    )
+
+
+def may_survive(
+    policy: SpendPolicy, state_of_charge_permille: int, *, survival_s: int | None, now_s: int
+) -> bool:
+    """Whether a charge above the price limit may begin now.
+
+    Args:
+        policy: in force.
+        state_of_charge_permille: of the robot's own battery reading.
+        survival_s: wall time at which the last such charge was agreed, kept by whoever decides; None: never.
+        now_s: wall clock. One that went back behind ``survival_s`` grants nothing.
+    """
+    if not grants_survival(policy) or not 0 <= state_of_charge_permille < policy.survival_below_permille:
+        return False
+    return survival_s is None or now_s - survival_s >= SURVIVAL_PERIOD_S
+
+
+def price_limit(
+    policy: SpendPolicy, state_of_charge_permille: int, *, survival_s: int | None, now_s: int
+) -> int:
+    """The dearest energy that may be agreed now, atomic per kWh; for arguments see :func:`may_survive`."""
+    if may_survive(policy, state_of_charge_permille, survival_s=survival_s, now_s=now_s):
+        return policy.survival_price_max_atomic_per_kwh
+    return policy.price_max_atomic_per_kwh
+
+
+def is_survival_price(policy: SpendPolicy, price_atomic_per_kwh: int) -> bool:
+    """Whether a session at that price uses the survival clause up; the cheaper ones leave it for later."""
+    return price_atomic_per_kwh > policy.price_max_atomic_per_kwh
+
+
+def survival_policy(policy: SpendPolicy) -> SpendPolicy:
+    """The limits that a survival session runs under: a higher price, a lower session; all others stay.
+
+    The owner's policy itself when nothing is granted, so that a caller who asks wrongly gets the strict limits.
+    """
+    if not grants_survival(policy):
+        return policy
+    return replace(
+        policy,
+        price_max_atomic_per_kwh=policy.survival_price_max_atomic_per_kwh,
+        session_max_atomic=min(policy.session_max_atomic, policy.survival_session_max_atomic),
+    )
+
+
+def session_policy(policy: SpendPolicy, price_atomic_per_kwh: int) -> SpendPolicy:
+    """The limits of a session at that agreed price; whether it may begin is :func:`price_limit`'s to say."""
+    return survival_policy(policy) if is_survival_price(policy, price_atomic_per_kwh) else policy
+
+
+# --- checks -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

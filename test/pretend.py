@@ -462,6 +462,7 @@ class World:
             | fx.ReadChannel
             | fx.ReadFunds
             | fx.ReadAuthorization
+            | fx.ReadWithdrawals
             | fx.PrepareTransaction
             | fx.BroadcastTransaction
             | fx.FindBadRows,
@@ -514,6 +515,8 @@ class World:
             self.put(agent, lambda: ft.ChainHeadObserved(self.at, *self.chain.head()), 10_000_000)
         elif isinstance(wish, fx.ReadChannel):
             self.put(agent, lambda: self.read_channel(wish), 10_000_000)
+        elif isinstance(wish, fx.ReadWithdrawals):
+            self.put(agent, lambda: self.read_withdrawals(wish), 10_000_000)
         elif isinstance(wish, fx.ReadAuthorization):
             self.put(agent, lambda: self.read_authorization(wish), 10_000_000)
         elif isinstance(wish, fx.ReadFunds):
@@ -537,6 +540,10 @@ class World:
             row["nonce"],
             self.chain.number,
         )
+
+    def read_withdrawals(self, wish: fx.ReadWithdrawals) -> Any:
+        pending = tuple(key for key in wish.channel_ids if self.chain.channel(key)["withdraw_at"])
+        return ft.WithdrawalsObserved(self.at, wish.purpose, self.chain.number, pending)
 
     def read_authorization(self, wish: fx.ReadAuthorization) -> Any:
         used = wish.nonce in self.chain.used

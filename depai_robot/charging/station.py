@@ -35,6 +35,7 @@ from depai_robot.charging.fact import (
     TimerFired,
     TransactionConfirmed,
     TransactionSigned,
+    WithdrawalsObserved,
 )
 from depai_robot.charging.message import (
     BlockPayment,
@@ -158,7 +159,9 @@ def _step(state: StationState, fact: Fact) -> tuple[StationState, Effects]:
     if isinstance(fact, MessageSealed):
         session_id = fact.id.rpartition(".s.")[0]
         return _lobby_sealed(state, fact) if session_id == "offer" else _each(state, fact, [session_id])
-    if isinstance(fact, ChainFailed | TransactionSigned | TransactionConfirmed | BadRowsFound):
+    if isinstance(
+        fact, ChainFailed | TransactionSigned | TransactionConfirmed | BadRowsFound | WithdrawalsObserved
+    ):
         session_id = fact.purpose.rpartition(":")[0]
         return _on_lobby(state, fact) if session_id == LOBBY else _each(state, fact, [session_id])
     if isinstance(fact, StopRequested):
@@ -263,6 +266,7 @@ _ON_LOBBY: dict[type, Callable[[station_batch.BatchTurn, Any], object]] = {
     TransactionSigned: station_batch.on_signed,
     TransactionConfirmed: station_batch.on_confirmed,
     BadRowsFound: station_batch.on_blamed,
+    WithdrawalsObserved: station_batch.on_withdrawals,
 }
 
 

@@ -12,6 +12,7 @@ from depai_robot.charging.effect import (
     FindBadRows,
     PrepareTransaction,
     ReadChannel,
+    ReadWithdrawals,
     SettleWish,
 )
 from depai_robot.charging.fact import (
@@ -21,14 +22,15 @@ from depai_robot.charging.fact import (
     Fact,
     TransactionConfirmed,
     TransactionSigned,
+    WithdrawalsObserved,
 )
 from depai_robot.charging.station_state import KeptChannel, StationState
 from depai_robot.charging.station_turn import speaker_of
 from depai_robot.charging.turn import Dialogue, Turn
 
-CLAIM, SETTLE, BLAME = "claim", "settle", "blame"
+CLAIM, SETTLE, BLAME, WATCH = "claim", "settle", "blame", "withdrawals"
 WATCHED_MAX = 64
-"""Channels looked at in one round of watching; the next round goes on after them."""
+"""Channels read one by one in a round of watching; the others have their turn in the next."""
 
 
 class BatchTurn(Turn[Dialogue]):
@@ -101,6 +103,9 @@ def on_failed(turn: BatchTurn, fact: ChainFailed) -> None:
     if not turn.failed(fact):
         return
     what = fact.purpose.rpartition(":")[2]
+    if what == WATCH or what.startswith("channel."):
+        turn.ignore("chain read failed")
+        return
     if what == CLAIM:
         rows = tuple(_row(turn.state.channels[key]) for key in turn.state.batch if key in turn.state.channels)
         turn.start(FindBadRows(turn.purpose(BLAME), rows))
@@ -178,7 +183,29 @@ def on_channel(turn: BatchTurn, fact: ChannelObserved) -> None:
 
 
 def on_watch_timer(turn: BatchTurn) -> None:
-    """Looks whether somebody withdraws from a kept channel on which something is due."""
+    """Looks whether somebody withdraws from kept channels on which something is due: one question for all of them.
+
+    A channel that was kept since the last look is read by itself once: what happened on it before lies behind.
+    """
     due = due_channels(turn.state)
-    for _, kept in sorted(due, key=lambda item: item[1].kept_s)[:WATCHED_MAX]:
+    fresh = [(key, kept) for key, kept in due if not kept.watched][:WATCHED_MAX]
+    for _, kept in fresh:
         _read(turn, kept)
+    watched = {key: replace(kept, watched=True) for key, kept in fresh}
+    turn.change(channels={**turn.state.channels, **watched})
+    ids = tuple(kept.channel.id for key, kept in due if key not in watched and kept.watched)
+    purpose = turn.purpose(WATCH)
+    if ids and purpose not in turn.session.jobs:
+        turn.start(ReadWithdrawals(purpose, ids, turn.state.watched_block))
+
+
+def on_withdrawals(turn: BatchTurn, fact: WithdrawalsObserved) -> None:
+    """These are read; what is due on them is claimed when a withdrawal is pending indeed."""
+    if not turn.end(fact.purpose):
+        turn.ignore("withdrawals read twice")
+        return
+    turn.change(watched_block=max(turn.state.watched_block, fact.until_block))
+    for channel_id in fact.channel_ids:
+        kept = turn.state.channels.get(channel_id.hex())
+        if kept is not None:
+            _read(turn, kept)

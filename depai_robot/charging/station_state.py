@@ -218,6 +218,7 @@ class KeptChannel(Struct, frozen=True):
         kept_s: wall clock.
         withdrawing: somebody takes the rest out: no session on it any more.
         bad: the contract refuses its voucher; why.
+        watched: it was read since it was kept; from then on only new withdrawals matter.
     """
 
     channel: Channel
@@ -227,6 +228,7 @@ class KeptChannel(Struct, frozen=True):
     kept_s: int
     withdrawing: bool = False
     bad: str = ""
+    watched: bool = False
 
     @property
     def due_atomic(self) -> int:
@@ -286,6 +288,7 @@ class StationState(Struct, frozen=True, kw_only=True):
         channels: kept, by id (hex).
         bars: payers' authorizers (hex) whose vouchers the contract refused, with the reason.
         batch: channels (hex) in the claim under way.
+        watched_block: withdrawals are known up to this block.
         trouble: why the last claim of kept channels failed, empty when nothing is wrong.
     """
 
@@ -302,6 +305,7 @@ class StationState(Struct, frozen=True, kw_only=True):
     channels: dict[str, KeptChannel] = {}
     bars: dict[str, str] = {}
     batch: tuple[str, ...] = ()
+    watched_block: int = 0
     trouble: str = ""
 
     def paying_with(self, channel_id: bytes) -> "StationSession | None":

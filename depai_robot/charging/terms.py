@@ -300,11 +300,7 @@ def read_quote(
             f"the quote's withdraw delay: expected {WITHDRAW_DELAY_MIN_S} to {WITHDRAW_DELAY_MAX_S} s,"
             f" got {extra.withdraw_delay}"
         )
-    if not 0 < requirements.max_timeout_seconds <= DEPOSIT_VALIDITY_MAX_S:
-        raise QuoteError(
-            f"the quote's maxTimeoutSeconds: expected 1 to {DEPOSIT_VALIDITY_MAX_S}, got"
-            f" {requirements.max_timeout_seconds}: a deposit that is not sent locks the owner's limits for so long"
-        )
+    _require_validity(requirements)
     if terms.price_atomic_per_kwh < 1:
         raise QuoteError(
             "the quote's price must be positive: the energy that a ceiling buys would be unbounded"
@@ -319,6 +315,14 @@ def read_quote(
         min_deposit_atomic=0 if extra.min_deposit is UNSET else parse_amount(extra.min_deposit),
         block=_read_block(required, terms, offer, network),
     )
+
+
+def _require_validity(requirements: PaymentRequirements) -> None:
+    if not 0 < requirements.max_timeout_seconds <= DEPOSIT_VALIDITY_MAX_S:
+        raise QuoteError(
+            f"the quote's maxTimeoutSeconds: expected 1 to {DEPOSIT_VALIDITY_MAX_S}, got"
+            f" {requirements.max_timeout_seconds}: what is signed and not sent locks the owner's limits for so long"
+        )
 
 
 def _read_block(
@@ -337,6 +341,7 @@ def _read_block(
     ):
         if seen != expected:
             raise QuoteError(f"the quote's second way to pay, {name}: expected {expected!r}, got {seen!r}")
+    _require_validity(requirements)
     price = parse_amount(requirements.amount)
     if price < 1:
         raise QuoteError("the quote's price of a block must be positive")

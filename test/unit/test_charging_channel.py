@@ -151,11 +151,15 @@ def test_a_station_that_does_not_close_is_left_by_withdrawal():
     assert not world.robot.state.background
 
 
-def test_a_pending_withdrawal_makes_the_station_claim_at_once():
+@pytest.mark.parametrize("seen_before", [False, True])
+def test_a_pending_withdrawal_makes_the_station_claim_at_once(seen_before):
     world = world_that_keeps()
     fill(world, 50 * WH)
     owed = receipts(world)[-1].owed_atomic
     kept = only_channel(world)
+    if seen_before:
+        world.run(lambda: False, 60)
+        assert all(item.watched for item in station_state(world).channels.values())
     world.chain.mine(fx.InitiateWithdrawWish(kept.agreement.channel, kept.rest_atomic))
     assert world.run(lambda: bool(calls_of(world, fx.SettleWish)), 60)
     assert world.chain.channel(kept.agreement.channel_id)["claimed"] == owed

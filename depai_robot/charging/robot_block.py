@@ -37,7 +37,7 @@ def refuse_first(turn: RobotTurn) -> str:
     if turn.session.funds_atomic < price:
         return f"the payer has {turn.session.funds_atomic}, a block costs {price}"
     refused = refuse_signature(
-        turn.settings.policy, turn.exposure(), rise_atomic=price, ahead_atomic=price, now_s=turn.at.wall_s
+        turn.policy, turn.exposure(), rise_atomic=price, ahead_atomic=price, now_s=turn.at.wall_s
     )
     return turn.head_disagrees() or refused or ""
 
@@ -64,7 +64,7 @@ def on_need(turn: RobotTurn, body: NeedVoucher, need_id: str, token: str) -> Non
         stop(turn, "Other", detail, fault=FAILED, tokens=(token,))
         return
     disagrees = turn.head_disagrees() or refuse_signature(
-        turn.settings.policy,
+        turn.policy,
         turn.exposure(),
         rise_atomic=offer.price_atomic,
         ahead_atomic=offer.price_atomic,

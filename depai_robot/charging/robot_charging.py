@@ -340,7 +340,7 @@ def refuse_voucher(turn: RobotTurn, need: Need, ceiling: int) -> tuple[str, str]
     if disagrees:
         return disagrees, ""
     refused = refuse_signature(
-        turn.settings.policy,
+        turn.policy,
         turn.exposure(),
         rise_atomic=max(0, ceiling - money.signed),
         ahead_atomic=max(0, ahead),

@@ -59,7 +59,7 @@ from depai_robot.charging.terms import (
 )
 from depai_robot.charging.transition import RobotPhase
 from depai_robot.payment.channel import DepositAuthorization
-from depai_robot.payment.policy import refuse_signature
+from depai_robot.payment.policy import is_survival_price, refuse_signature, survival_policy
 from depai_robot.payment.x402 import EXACT, SCHEME
 from depai_robot.values.error import RemoteError
 from depai_robot.values.identity import Address, ChannelId, address_to_hex, keccak256
@@ -188,9 +188,12 @@ def rank(turn: RobotTurn) -> tuple[Candidate, ...]:
         refused_channel = ""
         if not refused and answer is not None and answer.agreed is not None:
             refused_channel = plan_channel(turn, known, answer.agreed).refused
+        settings = turn.settings
+        if answer is not None and answer.agreed is not None and _is_survival(turn, answer.agreed):
+            settings = replace(settings, policy=survival_policy(settings.policy))
         candidates.append(
             judge(
-                turn.settings,
+                settings,
                 session.wanted,
                 known.offer,
                 known.sender,
@@ -204,6 +207,12 @@ def rank(turn: RobotTurn) -> tuple[Candidate, ...]:
     ranking = choose(candidates)
     turn.update(ranking=ranking)
     return ranking
+
+
+def _is_survival(turn: RobotTurn, agreed: Agreed) -> bool:
+    """Whether that quote could only be taken as the day's one charge for survival."""
+    price = agreed.terms.price_atomic_per_kwh
+    return is_survival_price(turn.settings.policy, price) and turn.may_survive()
 
 
 def decide(turn: RobotTurn) -> None:
@@ -247,6 +256,7 @@ def decide(turn: RobotTurn) -> None:
         presigned=plan.presigned,
     )
     fresh = plan.channel_id.hex() not in turn.state.channels
+    turn.update(survival=_is_survival(turn, agreed))
     turn.update(
         agreement=agreement,
         channel_seen=fresh,
@@ -364,7 +374,7 @@ def sign_deposit(turn: RobotTurn) -> None:
     fee = terms.start_fee_atomic
     # The start fee is an agreed fee with a limit of its own (checked with the terms): nothing is ahead of energy yet.
     refused = turn.head_disagrees() or refuse_signature(
-        turn.settings.policy, turn.exposure(), rise_atomic=fee, ahead_atomic=0, now_s=turn.at.wall_s
+        turn.policy, turn.exposure(), rise_atomic=fee, ahead_atomic=0, now_s=turn.at.wall_s
     )
     if not refused and agreement.deposit_atomic and agreement.valid_before_s - turn.at.wall_s < MARGIN_S:
         refused = f"the deposit would be valid for less than {MARGIN_S} s"

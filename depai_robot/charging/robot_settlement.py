@@ -152,7 +152,7 @@ def request_closing(turn: RobotTurn, charged_atomic: int | None = None) -> None:
     owed = owed_atomic(turn)
     ceiling = min(owed if charged_atomic is None else charged_atomic, money.escrow, money.balance)
     # Above the highest ceiling only for idle fees or a lost last statement, and above the policy never.
-    if ceiling > money.signed and ceiling - money.base <= turn.settings.policy.session_max_atomic:
+    if ceiling > money.signed and ceiling - money.base <= turn.policy.session_max_atomic:
         turn.record_signature(ceiling)
     ceiling = min(ceiling, turn.session.money.signed)
     turn.money(refund_rounds=money.refund_rounds + 1, owed=owed)

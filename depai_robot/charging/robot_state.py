@@ -263,6 +263,7 @@ class Session(Dialogue, frozen=True, kw_only=True):
         funds_atomic: what the payer has for a deposit; -1 before it was looked at.
         restarted: the robot itself was away in this session.
         keep: its rest stays in the channel for the next session.
+        survival: agreed under the policy's survival clause, above the usual price.
         keep_refused: the station does not want that.
         closing: no energy: it only gets the rest of a kept channel back.
         rail: x402 scheme that it pays by.
@@ -303,6 +304,7 @@ class Session(Dialogue, frozen=True, kw_only=True):
     restarted: bool = False
     keep: bool = False
     keep_refused: bool = False
+    survival: bool = False
     closing: bool = False
     rail: str = SCHEME
     blocks: tuple[Block, ...] = ()
@@ -381,6 +383,7 @@ class RobotState(Struct, frozen=True, kw_only=True):
         ignored: how often something outside any session was ignored, by reason.
         finished: sessions so far.
         channels: kept, by id (hex).
+        survival_s: wall clock when something was signed under the survival clause last; -1 never.
         presigned_used: pre-signed deposits that were sent, by digest (hex).
         settle_only_epoch: rows were lost: nothing new is bought until a policy with a later epoch is in force.
     """
@@ -398,6 +401,7 @@ class RobotState(Struct, frozen=True, kw_only=True):
     finished: int = 0
     channels: dict[str, KeptChannel] = {}
     presigned_used: tuple[str, ...] = ()
+    survival_s: int = -1
     settle_only_epoch: int = -1
 
     @property

@@ -9,7 +9,13 @@ from depai_robot.charging.robot_state import Bar, Money, RobotState, Session, ex
 from depai_robot.charging.setting import station_inbox
 from depai_robot.charging.transition import RobotPhase
 from depai_robot.charging.turn import Correspondence, Turn
-from depai_robot.payment.policy import Exposure
+from depai_robot.payment.policy import (
+    Exposure,
+    SpendPolicy,
+    grants_survival,
+    may_survive,
+    survival_policy,
+)
 from depai_robot.values.identity import ChannelId, keccak256
 
 FAILED, CHEATED = "failed", "cheated"
@@ -88,8 +94,30 @@ class RobotTurn(Turn[Session]):
         """What is signed and locked."""
         return exposure_of(self.state, self.session, self.at.wall_s)
 
+    @property
+    def policy(self) -> SpendPolicy:
+        """In force for this session: the owner's, or what it grants for survival."""
+        policy = self.settings.policy
+        return survival_policy(policy) if self.session.survival and grants_survival(policy) else policy
+
+    def may_survive(self) -> bool:
+        """Whether a charge above the usual price may be agreed now."""
+        last_s = self.state.survival_s
+        return may_survive(
+            self.settings.policy,
+            self.session.wanted.state_of_charge_permille,
+            survival_s=None if last_s < 0 else last_s,
+            now_s=self.at.wall_s,
+        )
+
+    def note_survival(self) -> None:
+        """Something is signed: that was the one charge of the day under the survival clause."""
+        if self.session.survival and not self.session.money.vouchers:
+            self.change(survival_s=self.at.wall_s)
+
     def record_signature(self, ceiling_atomic: int) -> None:
         """In the books, before the wish to sign leaves. Raises BugError when a ceiling falls or exceeds escrow."""
+        self.note_survival()
         channel = ChannelId(self.session.contract().channel_id)
         # On a kept channel the last voucher of an earlier session may lie higher: exposure is the highest ever.
         if ceiling_atomic > self.state.ledger.account(channel).ceiling_atomic:

@@ -84,6 +84,18 @@ def test_a_deposit_is_never_signed_for_years(seconds):
         read_quote(required, make_offer(), make_network(), "s-1")
 
 
+@pytest.mark.parametrize("seconds", [3601, 2**31])
+def test_a_blocks_transfer_is_never_signed_for_years(seconds):
+    settings = make_station_settings(block_milliwh=1000)
+    request = QuoteRequest("robot-1", 10_000, 300, "DC", address_to_hex(make_key("voucher").address))
+    terms = make_terms(settings, "s-1", request, connector=1, price=400_000, now_s=1_800_000_000)
+    required = build_quote(settings, terms)
+    block = replace(required.accepts[1], max_timeout_seconds=seconds)
+    required = replace(required, accepts=[required.accepts[0], block])
+    with pytest.raises(QuoteError, match="maxTimeoutSeconds"):
+        read_quote(required, make_offer(), make_network(), "s-1")
+
+
 @pytest.mark.parametrize(("fee", "refused"), [(10_000, False), (10_001, True)])
 def test_an_idle_fee_is_a_fee_that_the_owner_limits(fee, refused):
     agreed = read_quote(quote(idle_fee_atomic_per_min=fee), make_offer(), make_network(), "s-1")

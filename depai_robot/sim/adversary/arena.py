@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from depai_robot.charging import effect as fx
 from depai_robot.charging import envelope, ocmf, robot, station
 from depai_robot.charging import fact as ft
-from depai_robot.charging.message import Draft, Payment
+from depai_robot.charging.message import BlockPayment, Draft, Payment
 from depai_robot.charging.setting import RobotSettings, StationSettings
 from depai_robot.payment.x402 import DepositPayload, bytes_to_text
 from depai_robot.sim.adversary.behaviour import ROBOT, STATION, Behaviour
@@ -330,7 +330,7 @@ class Arena:
 
     def perform(self, agent: Agent, wish: Any) -> None:
         """Does what a machine wishes."""
-        if isinstance(wish, fx.SealMessage | fx.SealPayment):
+        if isinstance(wish, fx.SealMessage | fx.SealPayment | fx.SealTransfer):
             self._seal(agent, wish)
         elif isinstance(wish, fx.Publish):
             self._publish(agent, wish)
@@ -361,10 +361,12 @@ class Arena:
 
         self.later(due_ns - self.now_ns, fire)
 
-    def _seal(self, agent: Agent, wish: fx.SealMessage | fx.SealPayment) -> None:
+    def _seal(self, agent: Agent, wish: fx.SealMessage | fx.SealPayment | fx.SealTransfer) -> None:
         draft: Draft | None = wish.draft
         if isinstance(wish, fx.SealPayment):
             draft = self._sign_payment(agent, wish)
+        elif isinstance(wish, fx.SealTransfer):
+            draft = self._sign_transfer(agent, wish)
         if agent.cheat is not None and draft is not None:
             draft = agent.cheat.draft(self, draft)
         if draft is None:
@@ -387,6 +389,12 @@ class Arena:
             authorization = replace(payload.deposit.authorization, erc3009_authorization=inner)
             payload = replace(payload, deposit=replace(payload.deposit, authorization=authorization))
         return replace(wish.draft, body=Payment(replace(wish.draft.body.payload, payload=payload)))
+
+    def _sign_transfer(self, agent: Agent, wish: fx.SealTransfer) -> Draft:
+        payment = wish.draft.body.payload
+        signature = signer(f"payer-{agent.name.removeprefix('robot-')}").sign(wish.transfer_digest)
+        inner = replace(payment.payload, signature=bytes_to_text(signature))
+        return replace(wish.draft, body=BlockPayment(replace(payment, payload=inner)))
 
     def _publish(self, agent: Agent, wish: fx.Publish) -> None:
         tokens: tuple[str, ...] = (wish.token,)
@@ -411,6 +419,10 @@ class Arena:
         elif isinstance(wish, fx.ReadFunds):
             funds = self.chain.state.balances.get(Address(wish.holder), 0)
             self.put(agent, lambda: ft.FundsObserved(self.at, wish.purpose, funds), 10_000_000)
+        elif isinstance(wish, fx.ReadAuthorization):
+            self.put(agent, lambda: self._read_authorization(wish), 10_000_000)
+        elif isinstance(wish, fx.ReadWithdrawals):
+            self.put(agent, lambda: self._read_withdrawals(wish), 10_000_000)
         elif isinstance(wish, fx.FindBadRows):
             self.put(agent, lambda: ft.BadRowsFound(self.at, wish.purpose, (), ""), 10_000_000)
         elif isinstance(wish, fx.PrepareTransaction):
@@ -431,6 +443,17 @@ class Arena:
             seen.refund_nonce,
             seen.block_number,
         )
+
+    def _read_authorization(self, wish: fx.ReadAuthorization) -> ft.AuthorizationObserved:
+        used = (Address(wish.payer), wish.nonce) in self.chain.state.used
+        return ft.AuthorizationObserved(self.at, wish.purpose, used, self.chain.number)
+
+    def _read_withdrawals(self, wish: fx.ReadWithdrawals) -> ft.WithdrawalsObserved:
+        rows = self.chain.state.channels
+        pending = tuple(
+            key for key in wish.channel_ids if ChannelId(key) in rows and rows[ChannelId(key)].withdraw_at_s
+        )
+        return ft.WithdrawalsObserved(self.at, wish.purpose, self.chain.number, pending)
 
     def sender_of(self, agent: Agent) -> Address:
         """Whose gas it is."""

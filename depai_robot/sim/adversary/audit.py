@@ -5,6 +5,7 @@ It reads the machines' states, their journals and the chain, and believes none o
 
 from depai_robot.charging import fact as ft
 from depai_robot.charging.reconciliation import upper_bound_milliwh
+from depai_robot.charging.robot_block import SLACK_MIN_MILLIWH
 from depai_robot.charging.terms import tranche_price_atomic
 from depai_robot.sim.adversary.arena import Agent, Arena
 from depai_robot.sim.adversary.behaviour import ROBOT
@@ -61,6 +62,14 @@ class Auditor:
             if money.vouchers:
                 _require(1, money.signed >= before, f"the ceiling fell from {before} to {money.signed}")
                 self._signed[key] = money.signed
+            block = session.agreement.agreed.block if session.blocks else None
+            if block is not None:
+                # 3 for blocks: at most one is paid and not delivered, but for what the machine lets be missing
+                slack = max(SLACK_MIN_MILLIWH, block.block_milliwh // 20)
+                delivered = (session.meter.reconciled.station_milliwh + slack) // block.block_milliwh
+                ahead = len(session.blocks) - delivered
+                _require(3, ahead <= 1, f"{ahead} blocks are paid ahead")
+                continue
             most = max(money.escrow, money.base + terms.start_fee_atomic)
             _require(1, money.signed <= most, f"ceiling {money.signed}, escrow {most}")
             # 3: at most one tranche ahead of reconciled energy and agreed fees; that lies within the band

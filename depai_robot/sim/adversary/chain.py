@@ -11,6 +11,7 @@ from depai_robot.charging import effect as fx
 from depai_robot.charging.terms import channel_config
 from depai_robot.payment.channel import ChannelState, DepositAuthorization, Voucher
 from depai_robot.payment.eip712 import channel_id
+from depai_robot.payment.exact import TransferAuthorization
 from depai_robot.ports import (
     ChainCall,
     ChainEvent,
@@ -21,6 +22,7 @@ from depai_robot.ports import (
     InitiateWithdrawCall,
     RefundCall,
     SettleCall,
+    TransferCall,
 )
 from depai_robot.sim.memory_settlement import RevertError, Row, Settlement
 from depai_robot.values.error import BugError
@@ -64,6 +66,17 @@ def wish_to_call(wish: fx.Call, domain: bytes) -> ChainCall:
         return RefundCall(channel_config(wish.channel), wish.amount_atomic)
     if isinstance(wish, fx.InitiateWithdrawWish):
         return InitiateWithdrawCall(channel_config(wish.channel), wish.amount_atomic)
+    if isinstance(wish, fx.TransferWish):
+        transfer = TransferAuthorization(
+            Address(wish.payer),
+            Address(wish.receiver),
+            wish.amount_atomic,
+            wish.valid_after_s,
+            wish.valid_before_s,
+            wish.nonce,
+            wish.signature,
+        )
+        return TransferCall(transfer)
     if isinstance(wish, fx.FinalizeWithdrawWish):
         return FinalizeWithdrawCall(channel_config(wish.channel))
     raise BugError(f"{type(wish).__name__} is no call on the settlement contract")

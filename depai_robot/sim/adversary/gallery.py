@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from depai_robot.sim.adversary import (  # noqa: F401 (each module registers its behaviours)
+    block,
     kept,
     robot_body,
     robot_deposit,
@@ -31,11 +32,12 @@ checked, and at the end its journal is folded again. Runs are functions of their
 
 How to read it: money is in atomic units (10⁻⁶ USDC); a start fee is 2,000, a tranche 400, the wanted energy costs
 1,000. **lost** is the worst of the seeds: what the honest side paid (or was not paid) beyond the energy that truly
-flowed and the fees it had agreed to, for good. **bound** is the most that the design allows: one tranche and the
-stated meter band against a station, nothing against a robot. **fee** is a start fee that bought no energy: agreed,
-limited by the owner's policy, and the station is not asked again for a while. **stopped** is the time from the first
-misdeed until the honest side signed (or gave) no more; **settled**, until every atomic unit was back in its place (a
-withdrawal takes the channel's delay, 900 s here). **locked** is what was not back when the run ended.
+flowed and the fees it had agreed to, for good. **bound** is the most that the design allows: one tranche (where
+energy is sold in blocks, one block) and the stated meter band against a station, nothing against a robot. **fee** is
+a start fee that bought no energy: agreed, limited by the owner's policy, and the station is not asked again for a
+while. **stopped** is the time from the first misdeed until the honest side signed (or gave) no more; **settled**,
+until every atomic unit was back in its place (a withdrawal takes the channel's delay, 900 s here). **locked** is what
+was not back when the run ended.
 """
 
 

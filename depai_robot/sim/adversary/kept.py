@@ -141,7 +141,7 @@ class RaisesBase(_Kept):
             return draft
         arena.misdeed()
         required = draft.body.payment_required
-        item = required.accepts[0]
+        item: Any = required.accepts[0]
         state = item.extra.channel_state
         state = replace(state, charged_cumulative_amount=str(int(state.charged_cumulative_amount) + 300))
         item = replace(item, extra=replace(item.extra, channel_state=state))
@@ -156,15 +156,16 @@ class RaisesSum(_Kept):
     name = "kept-raises-the-sum"
 
     def draft(self, arena: Arena, draft: Any) -> Any:
-        body = draft.body
+        body: Any = draft.body
         state = arena.robots[0].state
         closing = state.session is not None and state.session.phase == "SETTLING" and state.session.keep
         if not closing or not isinstance(body, PaymentResult) or not body.settle.success:
             return draft
         arena.misdeed()
-        old = body.settle.extra.channel_state
+        extra: Any = body.settle.extra
+        old = extra.channel_state
         new = replace(old, charged_cumulative_amount=str(int(old.charged_cumulative_amount) + 300))
-        extra = replace(body.settle.extra, channel_state=new)
+        extra = replace(extra, channel_state=new)
         return replace(draft, body=replace(body, settle=replace(body.settle, extra=extra)))
 
 

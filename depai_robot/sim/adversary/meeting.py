@@ -1,5 +1,6 @@
 """A cheat meets the honest other side: what that one lost, how it noticed, what it can show, how long it took."""
 
+import functools
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,14 @@ class Witness:
         arena.after_step.append(self._look)
 
     def _note_session(self, agent: Agent, session: Any) -> None:
+        block = session.agreement.agreed.block
+        if session.blocks and block is not None:
+            # A block is paid before it flows: its energy is what may be lost, what it costs beyond that is a fee.
+            energy = cost_atomic(session.agreement.agreed.terms.price_atomic_per_kwh, block.block_milliwh)
+            self.funded_fees[session.id] = len(session.blocks) * (block.price_atomic - energy)
+            tranche = tranche_price_atomic(session.agreement.agreed.terms)
+            self.bounds[session.id] = energy + _band_atomic(agent, session) - tranche
+            return
         self.funded_fees[session.id] = session.fees(session.idle_ms // 60_000)
         self.bounds[session.id] = _band_atomic(agent, session)
 
@@ -111,7 +120,8 @@ class Witness:
                 if session.agreement is not None and session.money.vouchers and not session.closing:
                     self._note_session(agent, session)
             elif session.phase not in ("QUOTED", "FUNDING", "LAPSED") and session.channel is not None:
-                self.funded_fees[session.id] = session.start_fee_atomic
+                fee = 0 if session.blocks_only else session.start_fee_atomic
+                self.funded_fees[session.id] = fee
         for reason in agent.state.ignored:
             self.reasons[reason] += 1
         if self.stopped_ns >= 0:
@@ -152,10 +162,8 @@ def meet(kind: type[Behaviour], seed: int = 1) -> Outcome:
     auditor, witness = Auditor(arena), Witness(arena)
     arena.run(lambda: all(len(r.state.offers) >= len(arena.stations) for r in arena.robots), 3)
     for number, robot in enumerate(arena.robots):
-        arena.later(
-            number * 2 * SECOND,
-            lambda robot=robot: arena.request(robot, energy_milliwh=arena.behaviour.energy_milliwh),
-        )  # type: ignore[misc]
+        wish = functools.partial(arena.request, robot, energy_milliwh=arena.behaviour.energy_milliwh)
+        arena.later(number * 2 * SECOND, wish)
     arena.run(lambda: False, arena.behaviour.least_s)
     arena.run(lambda: _at_rest(arena), arena.behaviour.seconds)
     rest_ns = arena.now_ns

@@ -133,11 +133,11 @@ class NoMoney(Behaviour):
     def fact(self, arena: Arena, agent: Agent, fact: Any) -> Any:
         if isinstance(fact, ft.FundsObserved):
             arena.misdeed()
-            _spend(arena, Address(agent.settings.payer))
+            spend(arena, Address(agent.settings.payer))
         return fact
 
 
-def _spend(arena: Arena, payer: Address) -> None:
+def spend(arena: Arena, payer: Address) -> None:
     """Its tokens go to another account of the same owner."""
     balances = arena.chain.state.balances
     amount = balances.get(payer, 0)
@@ -163,7 +163,7 @@ class MoneyMoves(Behaviour):
             if jobs and arena.misdeed_ns < 0:
                 arena.misdeed()
                 payer = Address(arena.robots[0].settings.payer)
-                arena.later(30_000_000, lambda: _spend(arena, payer))
+                arena.later(30_000_000, lambda: spend(arena, payer))
 
 
 class ForksAway(Behaviour):
@@ -191,7 +191,7 @@ class ForksAway(Behaviour):
 
     def _fork(self, arena: Arena) -> None:
         arena.chain.fork(3)
-        _spend(arena, Address(arena.robots[0].settings.payer))
+        spend(arena, Address(arena.robots[0].settings.payer))
 
 
 class SameDeposit(Behaviour):

@@ -326,12 +326,14 @@ class TransactionOutcome:
         block_number: where it was mined, 0 when it was not.
         gas_used: 0 when it was not mined.
         events: decoded from the receipt's logs; a success is judged by these, never by the status flag alone.
+        tx_hash: of what was mined; another than the one asked for when that was replaced with higher fees.
     """
 
     status: TransactionStatus
     block_number: int
     gas_used: int
     events: tuple[ChainEvent, ...]
+    tx_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +399,17 @@ class Chain(Protocol):
         """Sends the bytes; saying it again is harmless."""
 
     def outcome(self, tx_hash: bytes, confirmations: int) -> TransactionOutcome:
-        """What is known of a transaction now; CONFIRMED needs ``confirmations`` blocks, its own included."""
+        """What is known of a transaction now; CONFIRMED needs ``confirmations`` blocks, its own included.
+
+        Replacements of the transaction count as it does.
+        """
+
+    def tend(self) -> None:
+        """Looks after what was broadcast and is not mined: sends it again, or replaces it with higher fees.
+
+        To be called every few seconds while anything is under way, and after a restart; also for a while after a
+        confirmation, since a reorganisation may undo it.
+        """
 
 
 class Signer(Protocol):

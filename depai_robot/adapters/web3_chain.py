@@ -1,25 +1,22 @@
 """ports.Chain on web3: any EVM chain by configuration, several RPC endpoints, nothing retried that may have happened.
 
-Reads go to the first endpoint that answers and has the pinned chain, contracts and token. A transaction is simulated,
-signed once with a nonce that this process reserves, and broadcast as the same bytes to every endpoint. A contract's
-revert is a FinalChainError that names the contract's error; silence and nonsense are a RetryableChainError.
+Whom to ask and to believe is :mod:`rpc_pool`'s; nonces, fees and what was sent are :mod:`chain_account`'s. Here is what
+is asked: the pinned contracts and token, channels, outcomes. A contract's revert is a FinalChainError that names the
+contract's error; silence, nonsense and disagreement are a RetryableChainError.
 """
 
-import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import requests
-from eth_account import Account
-from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from hexbytes import HexBytes
 from web3 import Web3
 from web3.exceptions import ContractLogicError, TransactionNotFound, Web3Exception
-from web3.providers.rpc.utils import ExceptionRetryConfiguration
 
+from depai_robot.adapters.chain_account import ChainAccount
+from depai_robot.adapters.outbox import Outbox
+from depai_robot.adapters.rpc_pool import RpcPool
 from depai_robot.adapters.settlement_abi import (
     SETTLEMENT_ABI,
     TOKEN_ABI,
@@ -42,16 +39,11 @@ from depai_robot.ports import (
     Withdrawals,
 )
 from depai_robot.values.error import BugError, ConfigError, FinalChainError, RetryableChainError
-from depai_robot.values.identity import Address, ChannelId, address_to_hex, keccak256
-
-T = TypeVar("T")
+from depai_robot.values.identity import Address, ChannelId, keccak256
 
 RPC_TIMEOUT_S = 10.0
+FEE_MAX_WEI = 10**16
 GAS_MARGIN_PERCENT = 20
-PRIORITY_FEE_MIN_WEI = 10**6
-"""Enough for a layer 2 and a development chain; the node's own suggestion is used when it is higher."""
-FEE_ROOM = 2
-"""The base fee may double before the transaction waits."""
 REORGANISATION_BLOCKS_MAX = 12
 """Blocks below the last look that are looked at again: their events may have moved."""
 LOG_BLOCKS_MAX = 1000
@@ -60,8 +52,6 @@ LOG_QUESTIONS_MAX = 5
 """A longer gap is closed by reading each channel."""
 LOG_TOPICS_MAX = 200
 """Channels named in one question for logs; with more, all of the contract's are asked for."""
-UNSENT_NONCE_S = 60.0
-"""A nonce whose transaction was not broadcast by then is given out again, so that no gap holds up the account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +69,8 @@ class NetworkConfig:
         settlement: address.
         collector: address.
         fee_max_wei: the most that the gas of one transaction may cost; a lying endpoint can't make it burn more.
+        agree: so many endpoints must say alike what decides about money; with one, the first is believed.
+        rpc_timeout_s: of one request to one endpoint.
     """
 
     rpc_urls: tuple[str, ...]
@@ -90,11 +82,19 @@ class NetworkConfig:
     collector_code_hash: bytes
     settlement: Address = SETTLEMENT
     collector: Address = DEPOSIT_COLLECTOR
-    fee_max_wei: int = 10**16
+    fee_max_wei: int = FEE_MAX_WEI
+    agree: int = 1
+    rpc_timeout_s: float = RPC_TIMEOUT_S
 
     def __post_init__(self) -> None:
         if not self.rpc_urls:
             raise ConfigError("rpc_urls names no RPC endpoint, expected at least one http(s) address")
+        if not 1 <= self.agree <= len(self.rpc_urls):
+            raise ConfigError(
+                f"agree is {self.agree}, expected 1 to {len(self.rpc_urls)}: so many endpoints are named"
+            )
+        if len(set(self.rpc_urls)) != len(self.rpc_urls):
+            raise ConfigError("rpc_urls names an endpoint twice: it would agree with itself")
         for url in self.rpc_urls:
             # An address may hold an access key: only its scheme is shown.
             if not url.startswith(("http://", "https://")):
@@ -106,91 +106,46 @@ class NetworkConfig:
                 raise ConfigError(f"{name} must be pinned: 32 bytes of keccak-256 of the contract's code")
 
 
-@dataclass(slots=True)
-class _Endpoint:
-    """One RPC endpoint; its address may hold an access key, so only its host is ever named."""
-
-    web: Web3
-    url: str
-    checked: bool = False
-
-    def describe(self, error: Exception) -> str:
-        parts = urlsplit(self.url)
-        secret = self.url.partition(parts.netloc)[2].strip("/")
-        text = f"{type(error).__name__}: {error}"
-        if parts.username or parts.password:
-            text = text.replace(parts.netloc, parts.hostname or "")
-        return f"{parts.hostname}: {text.replace(secret, '...') if secret else text}"[:200]
-
-
-@dataclass(slots=True)
-class _Reserved:
-    """A nonce that this process gave out."""
-
-    tx_hash: bytes
-    since_s: float
-    sent: bool = field(default=False)
-
-
 class Web3Chain:
-    """See ports.Chain. Thread-safe; a call blocks for RPC_TIMEOUT_S per endpoint and request at most."""
+    """See ports.Chain. Thread-safe; a call blocks for ``rpc_timeout_s`` per endpoint and request at most.
 
-    def __init__(self, network: NetworkConfig, signer: Signer | None = None) -> None:
+    Args:
+        network: pinned.
+        signer: of the account; None only reads.
+        outbox: file in which what is signed is kept until it lies deep; None keeps it in memory.
+    """
+
+    def __init__(
+        self, network: NetworkConfig, signer: Signer | None = None, outbox: Path | None = None
+    ) -> None:
         self._network = network
-        self._signer = signer
-        self._lock = threading.Lock()
-        self._reserved: dict[int, _Reserved] = {}
-        self._endpoints = [_Endpoint(Web3(_provider(url)), url) for url in network.rpc_urls]
-        first = self._endpoints[0].web
-        self._settlement = first.eth.contract(
+        self._pool = RpcPool(
+            network.rpc_urls, self._check, agree=network.agree, timeout_s=network.rpc_timeout_s
+        )
+        eth = self._pool.endpoints[0].web.eth
+        self._settlement = eth.contract(
             address=Web3.to_checksum_address(network.settlement), abi=SETTLEMENT_ABI
         )
-        self._token = first.eth.contract(address=Web3.to_checksum_address(network.token), abi=TOKEN_ABI)
+        self._token = eth.contract(address=Web3.to_checksum_address(network.token), abi=TOKEN_ABI)
+        self._account: ChainAccount | None = None
+        if signer is not None:
+            kept = Outbox(outbox, network.chain_id, signer.address)
+            self._account = ChainAccount(self._pool, signer, network.chain_id, network.fee_max_wei, kept)
 
-    # --- reads ---------------------------------------------------------------------------------------------
+    # --- pins ----------------------------------------------------------------------------------------------
 
-    def _try(self, endpoint: _Endpoint, question: Callable[[Web3], T]) -> T:
-        """One endpoint's answer. Before its first, it must show the pinned chain.
-
-        Raises:
-            ContractLogicError: a revert is an answer.
-            TransactionNotFound: so is a missing thing.
-            FinalChainError: the endpoint is of another chain.
-            RetryableChainError: no answer, or nonsense.
-        """
-        if not endpoint.checked:
-            self._check_endpoint(endpoint)
-        return _question(endpoint, question)
-
-    def _ask(self, question: Callable[[Web3], T]) -> T:
-        """The first endpoint's answer; one on another chain is as good as silent."""
-        failures = []
-        for endpoint in self._endpoints:
-            try:
-                return self._try(endpoint, question)
-            except (RetryableChainError, FinalChainError) as error:
-                failures.append(str(error))
-        raise RetryableChainError("no RPC endpoint answers: " + "; ".join(failures))
-
-    def _view(self, contract: Any, name: str, *arguments: Any) -> Any:
-        try:
-            return self._ask(lambda web: _call(web, contract, name, arguments, "latest"))
-        except ContractLogicError as error:
-            raise FinalChainError(f"{name} reverts: {_name_revert(error)}") from error
-
-    def _check_endpoint(self, endpoint: _Endpoint) -> None:
+    def _check(self, web: Web3, host: str) -> None:
+        """Whether an endpoint shows the pinned chain, contracts and token. Raises FinalChainError."""
         network = self._network
-        chain_id = _question(endpoint, lambda web: int(web.eth.chain_id))
+        chain_id = int(web.eth.chain_id)
         if chain_id != network.chain_id:
-            raise FinalChainError(
-                f"RPC endpoint {urlsplit(endpoint.url).hostname} is on chain {chain_id}, expected {network.chain_id}"
-            )
+            raise FinalChainError(f"RPC endpoint {host} is on chain {chain_id}, expected {network.chain_id}")
         for name, address, pinned in (
             ("settlement", network.settlement, network.settlement_code_hash),
             ("collector", network.collector, network.collector_code_hash),
         ):
             text = Web3.to_checksum_address(address)
-            code = _question(endpoint, lambda web, a=text: bytes(web.eth.get_code(a)))  # type: ignore[misc]
+            code = bytes(web.eth.get_code(text))
             if not code:
                 raise FinalChainError(f"{name} {text}: no contract there, expected code that is pinned")
             if keccak256(code) != pinned:
@@ -199,9 +154,7 @@ class Web3Chain:
                 )
         wanted = domain_separator(network.token_name, network.token_version, network.chain_id, network.token)
         try:
-            seen = _question(
-                endpoint, lambda web: bytes(_call(web, self._token, "DOMAIN_SEPARATOR", (), "latest"))
-            )
+            seen = bytes(_call(web, self._token, "DOMAIN_SEPARATOR", (), "latest"))
         except ContractLogicError as error:
             raise FinalChainError(f"token {self._token.address} has no domain separator: {error}") from error
         if seen != wanted:
@@ -209,43 +162,46 @@ class Web3Chain:
                 f"token {self._token.address} has domain separator 0x{seen.hex()}, but name "
                 f"{network.token_name!r} version {network.token_version!r} give 0x{wanted.hex()}"
             )
-        endpoint.checked = True
 
     def check_pins(self) -> None:
         """See ports.Chain. Every endpoint that answers must pass; one that does not answer is checked when it does."""
-        failures = []
-        for endpoint in self._endpoints:
-            endpoint.checked = False
-            try:
-                self._check_endpoint(endpoint)
-            except RetryableChainError as error:
-                failures.append(str(error))
-        if len(failures) == len(self._endpoints):
-            raise RetryableChainError("no RPC endpoint answers: " + "; ".join(failures))
+        self._pool.check_all()
+
+    # --- reads ---------------------------------------------------------------------------------------------
 
     def head(self) -> ChainHead:
-        """See ports.Chain."""
+        """See ports.Chain. With ``agree`` above one: the newest block that so many endpoints have."""
+        number: Any = "latest" if self._network.agree == 1 else self._pool.common_block()
 
         def read(web: Web3) -> ChainHead:
-            block = web.eth.get_block("latest")
+            block = web.eth.get_block(number)
             return ChainHead(int(block["number"]), int(block["timestamp"]), bytes(block["hash"]))
 
-        return self._ask(read)
+        return self._pool.ask_agreeing(read, "head")
 
     def channel(self, channel_id: ChannelId, confirmations: int) -> ChannelState:
-        """See ports.Chain. One endpoint answers all of it, at one block."""
+        """See ports.Chain. Each endpoint answers all of it, at one block of one fork."""
+        common = None if self._network.agree == 1 else self._pool.common_block()
 
-        def read(web: Web3) -> ChannelState:
-            number = max(0, int(web.eth.block_number) - (confirmations - 1))
+        def read(web: Web3) -> tuple[ChannelState, bytes]:
+            number = max(0, (int(web.eth.block_number) if common is None else common) - (confirmations - 1))
             balance, claimed = _call(web, self._settlement, "channels", (channel_id,), number)
             _, requested_s = _call(web, self._settlement, "pendingWithdrawals", (channel_id,), number)
             nonce = _call(web, self._settlement, "refundNonce", (channel_id,), number)
-            return ChannelState(int(balance), int(claimed), int(requested_s), int(nonce), number)
+            fork = b"" if common is None else bytes(web.eth.get_block(number)["hash"])
+            return ChannelState(int(balance), int(claimed), int(requested_s), int(nonce), number), fork
 
         try:
-            return self._ask(read)
+            return self._pool.ask_agreeing(read, f"channel 0x{channel_id.hex()}")[0]
         except ContractLogicError as error:
             raise FinalChainError(f"reading the channel reverts: {_name_revert(error)}") from error
+
+    def _view(self, contract: Any, name: str, *arguments: Any) -> Any:
+        number: Any = "latest" if self._network.agree == 1 else self._pool.common_block()
+        try:
+            return self._pool.ask_agreeing(lambda web: _call(web, contract, name, arguments, number), name)
+        except ContractLogicError as error:
+            raise FinalChainError(f"{name} reverts: {_name_revert(error)}") from error
 
     def token_balance(self, holder: Address) -> int:
         """See ports.Chain."""
@@ -256,7 +212,7 @@ class Web3Chain:
         return bool(self._view(self._token, "authorizationState", Web3.to_checksum_address(payer), nonce))
 
     def withdrawals(self, channel_ids: Sequence[ChannelId], after_block: int) -> Withdrawals:
-        """See ports.Chain."""
+        """See ports.Chain. What any endpoint says is taken: it only makes somebody read the channel."""
         wanted = frozenset(channel_ids)
 
         def read(web: Web3) -> Withdrawals:
@@ -269,7 +225,16 @@ class Web3Chain:
                     pass  # Some endpoints give no logs, or fewer blocks at once: the state says it, too.
             return Withdrawals(head, self._read_pending(web, wanted))
 
-        return self._ask(read)
+        if self._network.agree == 1:
+            return self._pool.ask(read)
+        said, failures = self._pool.ask_each(read)
+        if len(said) < self._network.agree:
+            raise RetryableChainError(
+                f"withdrawals: {len(said)} RPC endpoints answer, {self._network.agree} must: {'; '.join(failures)}"
+            )
+        found: frozenset[ChannelId] = frozenset().union(*(item.answer.channel_ids for item in said))
+        # Some may be behind: from there on it is looked at again.
+        return Withdrawals(min(item.answer.until_block for item in said), found)
 
     def _read_asked_for(
         self, web: Web3, wanted: frozenset[ChannelId], begin: int, end: int
@@ -301,21 +266,30 @@ class Web3Chain:
 
     # --- transactions --------------------------------------------------------------------------------------
 
+    def _sending(self) -> ChainAccount:
+        if self._account is None:
+            raise BugError("this chain adapter only reads: it has no account")
+        return self._account
+
     def simulate(self, call: ChainCall) -> int:
         """See ports.Chain."""
         return self._estimate(call)[0]
 
     def _estimate(self, call: ChainCall) -> tuple[int, Any, str]:
-        """(gas, address of the contract, the call's data)."""
-        if self._signer is None:
-            raise BugError("this chain adapter only reads: it has no account")
-        sender = Web3.to_checksum_address(self._signer.address)
+        """(gas, address of the contract, the call's data). A revert counts when ``agree`` endpoints see the same."""
+        sender = self._sending().sender
         target, data = self._encode(call)
         request: Any = {"from": sender, "to": target, "data": data}
-        try:
-            gas = self._ask(lambda web: int(web.eth.estimate_gas(request)))
-        except ContractLogicError as error:
-            raise FinalChainError(f"{type(call).__name__} reverts: {_name_revert(error)}") from error
+
+        def read(web: Web3) -> tuple[int, str]:
+            try:
+                return int(web.eth.estimate_gas(request)), ""
+            except ContractLogicError as error:
+                return 0, _name_revert(error)
+
+        gas, reverts = self._pool.ask_agreeing(read, type(call).__name__, key=lambda answer: answer[1])
+        if reverts:
+            raise FinalChainError(f"{type(call).__name__} reverts: {reverts}")
         return gas, target, data
 
     def prepare(self, call: ChainCall) -> SignedTransaction:
@@ -326,113 +300,66 @@ class Web3Chain:
                 can't pay it.
         """
         gas, target, data = self._estimate(call)
-        if self._signer is None:
-            raise BugError("this chain adapter only reads: it has no account")
-        sender = Web3.to_checksum_address(self._signer.address)
-        gas += gas * GAS_MARGIN_PERCENT // 100
-        base_fee, tip = self._ask(_read_fees)
-        fee = base_fee * FEE_ROOM + tip
-        if gas * fee > self._network.fee_max_wei:
-            raise RetryableChainError(
-                f"gas would cost up to {gas * fee} wei ({gas} at {fee}), more than {self._network.fee_max_wei}"
-            )
-        fields = {
-            "type": 2,
-            "chainId": self._network.chain_id,
-            "to": target,
-            "value": 0,
-            "data": data,
-            "gas": gas,
-            "maxPriorityFeePerGas": tip,
-            "maxFeePerGas": fee,
-            "accessList": [],
-        }
-        with self._lock:
-            nonce = self._free_nonce(sender)
-            raw = _sign_transaction({**fields, "nonce": nonce}, self._signer)
-            self._reserved[nonce] = _Reserved(keccak256(raw), time.monotonic())
-        return SignedTransaction(raw, keccak256(raw), nonce)
-
-    def _free_nonce(self, sender: Any) -> int:
-        """The lowest nonce that neither the node nor this process has used."""
-        nonce, mined = self._ask(
-            lambda web: (
-                int(web.eth.get_transaction_count(sender, "pending")),
-                int(web.eth.get_transaction_count(sender, "latest")),
-            )
-        )
-        stale_s = time.monotonic() - UNSENT_NONCE_S
-        self._reserved = {
-            number: kept
-            for number, kept in self._reserved.items()
-            if number >= mined and (kept.sent or kept.since_s > stale_s)
-        }
-        while nonce in self._reserved:
-            nonce += 1
-        return nonce
+        return self._sending().prepare(target, data, gas + gas * GAS_MARGIN_PERCENT // 100)
 
     def broadcast(self, transaction: SignedTransaction) -> None:
-        """See ports.Chain.
+        """See ports.Chain and :meth:`ChainAccount.broadcast`."""
+        self._sending().broadcast(transaction)
 
-        Raises:
-            BugError: the bytes are not the transaction that they are said to be.
-            FinalChainError: another transaction of the account has used its nonce: it can never be mined.
-        """
-        sender = _recover_sender(transaction)
-        with self._lock:
-            kept = self._reserved.setdefault(
-                transaction.nonce, _Reserved(transaction.tx_hash, time.monotonic())
-            )
-            kept.sent = True
-        failures, accepted = [], False
-        for endpoint in self._endpoints:
-            try:
-                self._try(endpoint, lambda web: web.eth.send_raw_transaction(HexBytes(transaction.raw)))
-                accepted = True
-            except (RetryableChainError, FinalChainError, ContractLogicError) as error:
-                failures.append(str(error))
-        if accepted:
-            return
-        # "already known" and "nonce too low" both mean: look the hash up. Unknown is not failed.
-        if self.outcome(transaction.tx_hash, 1).status is not TransactionStatus.UNKNOWN:
-            return
-        mined = self._ask(lambda web: int(web.eth.get_transaction_count(sender, "latest")))
-        if (
-            mined > transaction.nonce
-            and self.outcome(transaction.tx_hash, 1).status is TransactionStatus.UNKNOWN
-        ):
-            raise FinalChainError(
-                f"nonce {transaction.nonce} of {sender} was used by another transaction;"
-                f" 0x{transaction.tx_hash.hex()} can't be mined"
-            )
-        raise RetryableChainError("no RPC endpoint takes the transaction: " + "; ".join(failures))
+    def tend(self) -> None:
+        """See ports.Chain."""
+        if self._account is not None:
+            self._account.tend()
 
     def outcome(self, tx_hash: bytes, confirmations: int) -> TransactionOutcome:
-        """See ports.Chain. Asks every endpoint before it says that nobody knows the transaction."""
-        found: TransactionOutcome | None = None
-        failures = []
-        for endpoint in self._endpoints:
-            try:
-                outcome = self._try(endpoint, lambda web: self._read_outcome(web, tx_hash, confirmations))
-            except (RetryableChainError, FinalChainError) as error:
-                failures.append(str(error))
-                continue
-            if outcome.status is not TransactionStatus.UNKNOWN:
-                return outcome
-            found = outcome
-        if found is None:
-            raise RetryableChainError("no RPC endpoint answers: " + "; ".join(failures))
-        return found
+        """See ports.Chain. Every endpoint is asked before nobody knows the transaction."""
+        hashes = [tx_hash] if self._account is None else self._account.alike(tx_hash)
+        said, failures = self._pool.ask_each(lambda web: self._read_outcome(web, hashes, confirmations))
+        if len(said) < self._network.agree:
+            raise RetryableChainError(
+                f"no RPC endpoint answers: {'; '.join(failures)}"
+                if not said
+                else f"{len(said)} RPC endpoints answer, {self._network.agree} must agree: {'; '.join(failures)}"
+            )
+        answers = [item.answer for item in said]
+        decided = [
+            item
+            for item in answers
+            if item.status in (TransactionStatus.CONFIRMED, TransactionStatus.REVERTED)
+        ]
+        for answer in decided:
+            others = [item for item in decided if item != answer]
+            if decided.count(answer) >= self._network.agree and decided.count(answer) > len(others):
+                return answer
+        # What too few endpoints say is not known yet: neither failed nor done.
+        known = decided or [item for item in answers if item.status is TransactionStatus.PENDING]
+        if len(known) == 0:
+            return answers[0]
+        return TransactionOutcome(TransactionStatus.PENDING, known[0].block_number, 0, (), known[0].tx_hash)
 
-    def _read_outcome(self, web: Web3, tx_hash: bytes, confirmations: int) -> TransactionOutcome:
-        try:
-            receipt = web.eth.get_transaction_receipt(HexBytes(tx_hash))
-        except TransactionNotFound:
+    def _read_outcome(self, web: Web3, hashes: Sequence[bytes], confirmations: int) -> TransactionOutcome:
+        """Of a transaction and its replacements, the mined one's, else whether one waits."""
+        for tx_hash in hashes:
+            try:
+                receipt = web.eth.get_transaction_receipt(HexBytes(tx_hash))
+            except TransactionNotFound:
+                continue
+            if bytes(receipt["transactionHash"]) != tx_hash:
+                raise ValueError(
+                    f"a receipt of 0x{bytes(receipt['transactionHash']).hex()} was given instead"
+                )
+            return self._judge_receipt(web, tx_hash, receipt, confirmations)
+        for tx_hash in hashes:
             try:
                 web.eth.get_transaction(HexBytes(tx_hash))
             except TransactionNotFound:
-                return TransactionOutcome(TransactionStatus.UNKNOWN, 0, 0, ())
+                continue
             return TransactionOutcome(TransactionStatus.PENDING, 0, 0, ())
+        return TransactionOutcome(TransactionStatus.UNKNOWN, 0, 0, ())
+
+    def _judge_receipt(
+        self, web: Web3, tx_hash: bytes, receipt: Any, confirmations: int
+    ) -> TransactionOutcome:
         number = int(receipt["blockNumber"])
         # A revert counts only when it is as deep as a success must be: another order of blocks may turn it round.
         if int(web.eth.block_number) - number + 1 < confirmations:
@@ -448,7 +375,11 @@ class Web3Chain:
             if bytes.fromhex(log["address"][2:]) == speaker
         )
         return TransactionOutcome(
-            status, number, int(receipt["gasUsed"]), tuple(event for event in events if event is not None)
+            status,
+            number,
+            int(receipt["gasUsed"]),
+            tuple(event for event in events if event is not None),
+            tx_hash,
         )
 
     def _encode(self, call: ChainCall) -> tuple[Any, str]:
@@ -460,43 +391,6 @@ class Web3Chain:
         return self._settlement.address, str(self._settlement.encode_abi(name, args=arguments))
 
 
-def _provider(url: str) -> Any:
-    # Only reads are retried by the library, and only refused or broken connections: a time-out goes to the next
-    # endpoint at once. Its built-in list names the wrong ConnectionError. Sending is never retried here: the same
-    # bytes are sent again by whoever asked. An answer must not make this process fetch addresses (CCIP read).
-    retry = ExceptionRetryConfiguration(
-        errors=(requests.ConnectionError,),
-        retries=2,
-        method_allowlist=[
-            "eth_call",
-            "eth_chainId",
-            "eth_blockNumber",
-            "eth_getBlockByNumber",
-            "eth_getCode",
-            "eth_getTransactionReceipt",
-            "eth_getTransactionByHash",
-            "eth_getTransactionCount",
-            "eth_maxPriorityFeePerGas",
-            "eth_estimateGas",
-        ],
-    )
-    provider = Web3.HTTPProvider(
-        url, request_kwargs={"timeout": RPC_TIMEOUT_S}, exception_retry_configuration=retry
-    )
-    provider.global_ccip_read_enabled = False
-    return provider
-
-
-def _question(endpoint: _Endpoint, question: Callable[[Web3], T]) -> T:
-    try:
-        return question(endpoint.web)
-    except (ContractLogicError, TransactionNotFound):
-        raise
-    except Exception as error:
-        # Whatever an endpoint sends, in whatever form, is at worst no answer.
-        raise RetryableChainError(endpoint.describe(error)) from error
-
-
 def _call(web: Web3, contract: Any, name: str, arguments: tuple[Any, ...], block: Any) -> Any:
     raw = web.eth.call(
         {"to": contract.address, "data": contract.encode_abi(name, args=list(arguments))}, block
@@ -506,34 +400,6 @@ def _call(web: Web3, contract: Any, name: str, arguments: tuple[Any, ...], block
     outputs = [part["type"] for item in contract.abi if item["name"] == name for part in item["outputs"]]
     values = web.codec.decode(outputs, raw)
     return values[0] if len(values) == 1 else values
-
-
-def _read_fees(web: Web3) -> tuple[int, int]:
-    """(base fee, tip) in wei per gas, from one endpoint."""
-    base_fee = int(web.eth.get_block("latest").get("baseFeePerGas", 0))
-    return base_fee, max(PRIORITY_FEE_MIN_WEI, int(web.eth.max_priority_fee))
-
-
-def _sign_transaction(fields: dict[str, Any], signer: Signer) -> bytes:
-    """EIP-1559 bytes; the key stays in its signer."""
-    unsigned = TypedTransaction.from_dict(fields)
-    signature = signer.sign(unsigned.hash())
-    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
-    signed = TypedTransaction.from_dict({**fields, "v": signature[64] - 27, "r": r, "s": s})
-    raw = signed.encode()
-    if Account.recover_transaction(raw) != address_to_hex(signer.address):
-        raise BugError("the signed transaction does not recover to its signer")
-    return bytes(raw)
-
-
-def _recover_sender(transaction: SignedTransaction) -> Any:
-    if keccak256(transaction.raw) != transaction.tx_hash:
-        raise BugError(f"bytes to broadcast do not hash to 0x{transaction.tx_hash.hex()}")
-    try:
-        return Account.recover_transaction(transaction.raw)
-    except Exception as error:
-        # Its decoders share no type of error.
-        raise BugError(f"bytes to broadcast are no signed transaction: {error}") from error
 
 
 def _name_revert(error: ContractLogicError) -> str:

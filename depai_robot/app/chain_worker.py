@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from depai_robot.charging import effect as wish
 from depai_robot.charging.fact import (
@@ -50,9 +50,17 @@ from depai_robot.values.identity import Address, ChannelId
 
 LOG = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 CHAIN_POLL_S = 0.1
 CHAIN_TRIES = 3
 REBROADCAST_S = 1.0
+TEND_S = 2.0
+"""Between two looks after what was sent: lost from the pools, waiting for too long."""
+TEND_CONFIRMATIONS = 12
+"""A confirmed transaction is looked after until it lies so much deeper: a reorganisation may still undo it."""
+TEND_MAX = 64
+"""Confirmed transactions that are looked after; the oldest are dropped."""
 
 Post = Callable[[Fact], None]
 Now = Callable[[], Instant]
@@ -136,8 +144,17 @@ def find_bad_rows(chain: Chain, rows: tuple[ClaimRow, ...]) -> dict[ChannelId, s
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
+    """A transaction under way.
+
+    Attributes:
+        effect: that sent it.
+        sent_s: monotonic.
+        told: its confirmation was told; it is only looked after until it lies deeper.
+    """
+
     effect: wish.BroadcastTransaction
     sent_s: float
+    told: bool = False
 
 
 class ChainWorker:
@@ -151,6 +168,7 @@ class ChainWorker:
         self._watched: dict[str, _Watched] = {}
         self._pinned = False
         self._looked_s = 0.0
+        self._tended_s = 0.0
         self._thread = threading.Thread(target=self._run, name="chain", daemon=True)
         self._thread.start()
 
@@ -174,7 +192,7 @@ class ChainWorker:
     def _serve(self) -> None:
         while True:
             try:
-                effect = self._queue.get(timeout=CHAIN_POLL_S if self._watched else None)
+                effect = self._queue.get(timeout=self._pause_s())
             except queue.Empty:
                 self._look()
                 continue
@@ -183,6 +201,12 @@ class ChainWorker:
             self._attempt(effect)
             if self._watched and time.monotonic() - self._looked_s > CHAIN_POLL_S:
                 self._look()
+
+    def _pause_s(self) -> float | None:
+        """How long to wait for a question before looking again."""
+        if not self._watched:
+            return None
+        return TEND_S if all(item.told for item in self._watched.values()) else CHAIN_POLL_S
 
     def _attempt(self, effect: Any) -> None:
         for number in range(1, CHAIN_TRIES + 1):
@@ -209,6 +233,8 @@ class ChainWorker:
 
     def _fail(self, purpose: str, error: DepaiError, *, final: bool) -> None:
         LOG.warning("%s: %s", purpose, error)
+        if final:
+            self._watched.pop(purpose, None)
         self._post(ChainFailed(self._now(), purpose, final, str(error)[:500]))
 
     def _do(self, effect: Any) -> None:
@@ -216,6 +242,8 @@ class ChainWorker:
             # Every signature needs a fresh head: no head before chain, contracts and token are the pinned ones.
             self._chain.check_pins()
             self._pinned = True
+            # What was sent before a restart and is not mined goes on, whoever asks for it again.
+            self._answer_or_none(self._chain.tend)
         if isinstance(effect, wish.ReadHead):
             head = self._chain.head()
             self._post(ChainHeadObserved(self._now(), head.number, head.timestamp_s))
@@ -259,43 +287,82 @@ class ChainWorker:
                 TransactionSigned(self._now(), effect.purpose, signed.raw, signed.tx_hash, signed.nonce)
             )
         elif isinstance(effect, wish.BroadcastTransaction):
-            self._chain.broadcast(SignedTransaction(effect.raw, effect.tx_hash, effect.nonce))
+            # Watched first: whether an endpoint took it or not, it may have left.
             self._watched[effect.purpose] = _Watched(effect, time.monotonic())
+            self._chain.broadcast(SignedTransaction(effect.raw, effect.tx_hash, effect.nonce))
         else:
             raise BugError(f"{type(effect).__name__} is no effect of the chain")
 
     def _look(self) -> None:
-        self._looked_s = time.monotonic()
+        now_s = self._looked_s = time.monotonic()
+        tends = now_s - self._tended_s > TEND_S
         for purpose, watched in list(self._watched.items()):
-            effect = watched.effect
-            try:
-                outcome = self._chain.outcome(effect.tx_hash, effect.confirmations)
-            except BugError:
-                raise
-            except Exception as error:  # noqa: BLE001 (as above: it is looked at again)
-                LOG.info("%s: %s", purpose, error)
-                continue
-            if outcome.status is TransactionStatus.CONFIRMED:
-                del self._watched[purpose]
-                events = tuple(
-                    (event.name, bytes(event.channel_id or b""), event.amount_atomic)
-                    for event in outcome.events
+            if purpose in self._watched and (not watched.told or tends):
+                self._look_at(purpose, watched)
+        if tends and self._watched:
+            self._tended_s = now_s
+            self._answer_or_none(self._chain.tend)
+
+    def _answer_or_none(self, question: Callable[[], T]) -> T | None:
+        try:
+            return question()
+        except BugError:
+            raise
+        except Exception as error:  # noqa: BLE001 (as above: it is looked at again)
+            LOG.info("%s", error)
+            return None
+
+    def _look_at(self, purpose: str, watched: _Watched) -> None:
+        effect = watched.effect
+        depth = effect.confirmations + (TEND_CONFIRMATIONS if watched.told else 0)
+        outcome = self._answer_or_none(lambda: self._chain.outcome(effect.tx_hash, depth))
+        if outcome is None:
+            return
+        if outcome.status is TransactionStatus.CONFIRMED and not watched.told:
+            self._keep_looking(purpose, watched)
+            events = tuple(
+                (event.name, bytes(event.channel_id or b""), event.amount_atomic) for event in outcome.events
+            )
+            self._post(
+                TransactionConfirmed(
+                    self._now(),
+                    purpose,
+                    outcome.tx_hash or effect.tx_hash,
+                    outcome.block_number,
+                    outcome.gas_used,
+                    events,
                 )
-                self._post(
-                    TransactionConfirmed(
-                        self._now(), purpose, effect.tx_hash, outcome.block_number, outcome.gas_used, events
-                    )
-                )
-            elif outcome.status is TransactionStatus.REVERTED:
-                del self._watched[purpose]
-                reason = BugError(
-                    f"transaction 0x{effect.tx_hash.hex()} reverted in block {outcome.block_number}"
-                )
-                self._fail(purpose, reason, final=True)
-            elif (
-                outcome.status is TransactionStatus.UNKNOWN
-                and time.monotonic() - watched.sent_s > REBROADCAST_S
-            ):
-                # A reorganisation drops transactions from the pool: the same bytes again.
-                self._watched[purpose] = replace(watched, sent_s=time.monotonic())
+            )
+        elif outcome.status is TransactionStatus.CONFIRMED:
+            del self._watched[purpose]
+        elif outcome.status is TransactionStatus.REVERTED:
+            del self._watched[purpose]
+            if not watched.told:
+                reason = f"transaction 0x{effect.tx_hash.hex()} reverted in block {outcome.block_number}"
+                self._fail(purpose, BugError(reason), final=True)
+        elif (
+            outcome.status is TransactionStatus.UNKNOWN and time.monotonic() - watched.sent_s > REBROADCAST_S
+        ):
+            # A reorganisation drops transactions from the pool: the same bytes again.
+            self._watched[purpose] = replace(watched, sent_s=time.monotonic())
+            if not watched.told:
                 self._queue.put(effect)
+            elif self._answer_or_none(lambda: self._send_again(effect)) is False:
+                del self._watched[purpose]
+
+    def _keep_looking(self, purpose: str, watched: _Watched) -> None:
+        del self._watched[purpose]
+        told = [key for key, item in self._watched.items() if item.told]
+        for key in told[: max(0, len(told) + 1 - TEND_MAX)]:
+            del self._watched[key]
+        self._watched[purpose] = replace(watched, told=True)
+
+    def _send_again(self, effect: wish.BroadcastTransaction) -> bool:
+        """What was confirmed and is gone. Returns whether it can still be mined."""
+        LOG.warning("%s: a reorganisation undid 0x%s: sent again", effect.purpose, effect.tx_hash.hex())
+        try:
+            self._chain.broadcast(SignedTransaction(effect.raw, effect.tx_hash, effect.nonce))
+        except FinalChainError as error:
+            LOG.warning("%s: %s", effect.purpose, error)
+            return False
+        return True

@@ -50,6 +50,10 @@ class NetworkFile(_Part, frozen=True, kw_only=True):
         token_name, token_version: of its EIP-712 domain.
         settlement, collector: addresses of the contracts.
         settlement_code_hash, collector_code_hash: keccak-256 of their code; the program refuses to sign without.
+        agree: so many endpoints must say alike what decides about money (a channel, a balance, what became of a
+            transaction); what they disagree about is unknown. With 1 the first good endpoint is believed.
+        fee_max_wei: the most that the gas of one transaction may cost, replacements included.
+        rpc_timeout_s: of one request to one endpoint.
     """
 
     chain_id: Annotated[int, Meta(ge=1, le=10**17)]
@@ -61,6 +65,9 @@ class NetworkFile(_Part, frozen=True, kw_only=True):
     collector: AddressText = address_to_hex(DEPOSIT_COLLECTOR)
     settlement_code_hash: HashText | None = None
     collector_code_hash: HashText | None = None
+    agree: Annotated[int, Meta(ge=1, le=16)] = 1
+    fee_max_wei: Annotated[int, Meta(ge=10**9, le=10**18)] = 10**16
+    rpc_timeout_s: Annotated[float, Meta(ge=0.1, le=60.0)] = 10.0
 
     def network(self) -> Network:
         """As the machines know it."""
@@ -132,11 +139,17 @@ class KeyPart(_Part, frozen=True, kw_only=True):
 
 
 class WalletKeys(_Part, frozen=True, kw_only=True):
-    """Who the robot is, whose signature pays, and whose money it is."""
+    """Who the robot is, whose signature pays, and whose money it is.
+
+    Attributes:
+        identity: signs messages.
+        voucher: signs vouchers.
+        payer: signs deposits (self mode); left out in delegated mode, where the treasury signed them beforehand.
+    """
 
     identity: KeyPart
     voucher: KeyPart
-    payer: KeyPart
+    payer: KeyPart | None = None
 
 
 class ChargePart(_Part, frozen=True, kw_only=True):
@@ -164,6 +177,8 @@ class WalletFile(_Part, frozen=True, kw_only=True):
         chain, broker, keys, charge: see there.
         owner: address whose signature makes a policy.
         policy: the owner's signed policy file.
+        payer: address of the treasury, in delegated mode: its key is not on this robot.
+        presigned: file of the deposits that it signed (``depai-robot policy presign``), in delegated mode.
         stations: identities that may be asked; empty for all.
         settings: timings and limits, see charging.setting.RobotSettings; what is left out has its default there.
         band: how far two honest meters may differ.
@@ -179,6 +194,8 @@ class WalletFile(_Part, frozen=True, kw_only=True):
     keys: WalletKeys
     owner: AddressText
     policy: str
+    payer: AddressText | None = None
+    presigned: str | None = None
     charge: ChargePart = ChargePart()
     stations: list[AddressText] = []
     settings: dict[str, int | str] = {}
@@ -260,7 +277,10 @@ class StationFile(_Part, frozen=True, kw_only=True):
 
 
 _MACHINE_FIELDS = {
-    RobotSettings: {"robot", "zone", "identity", "payer", "voucher_key", "network", "policy", "band", "stations"},
+    RobotSettings: {
+        "robot", "zone", "identity", "payer", "voucher_key", "network", "policy", "delegated", "presigned", "band",
+        "stations",
+    },
     StationSettings: {
         "station", "zone", "name", "identity", "receiver", "receiver_authorizer", "network", "meters", "dock",
         "marker_id", "pose_mm_mrad", "served",

@@ -109,11 +109,20 @@ def open_broker(part: BrokerPart, beside: Path, client_id: str, will_topic: str 
     return PahoBroker(address, client_id, will=None if will_topic is None else Will(will_topic))
 
 
-def open_chain(network: NetworkFile, signer: Signer | None, beside: Path) -> Chain:
+def open_chain(
+    network: NetworkFile, signer: Signer | None, beside: Path, outbox: Path | None = None
+) -> Chain:
     """The chain of a file; asks nothing yet.
+
+    Args:
+        network: pinned.
+        signer: of the account that sends; None only reads.
+        beside: the configuration file, for messages.
+        outbox: where what is signed is kept until it lies deep, beside the journal; None keeps it in memory.
 
     Raises:
         ConfigError: no endpoints, or contracts that are not pinned.
+        JournalError: the outbox can't be used.
     """
     from depai_robot.adapters.web3_chain import NetworkConfig, Web3Chain  # 0.6 s and 61 MiB
 
@@ -133,8 +142,12 @@ def open_chain(network: NetworkFile, signer: Signer | None, beside: Path) -> Cha
             collector_code_hash=bytes.fromhex((network.collector_code_hash or "")[2:]),
             settlement=address_from_hex(network.settlement),
             collector=address_from_hex(network.collector),
+            fee_max_wei=network.fee_max_wei,
+            agree=network.agree,
+            rpc_timeout_s=network.rpc_timeout_s,
         ),
         signer,
+        outbox,
     )
 
 

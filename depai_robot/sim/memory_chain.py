@@ -315,4 +315,8 @@ class MemoryChain:
                 status = TransactionStatus.PENDING
             else:
                 status = TransactionStatus.CONFIRMED if mined.succeeded else TransactionStatus.REVERTED
-            return TransactionOutcome(status, number, mined.gas_used, mined.events)
+            return TransactionOutcome(status, number, mined.gas_used, mined.events, tx_hash)
+
+    def tend(self) -> None:
+        """See ports.Chain; there are no fees here, and who watches a transaction sends it again."""
+        self._require_up()

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 
-from depai_robot.adapters import web3_chain
+from depai_robot.adapters import chain_account
 from depai_robot.adapters.anvil import fund
 from depai_robot.adapters.web3_chain import Web3Chain
 from depai_robot.payment import eip712
@@ -196,10 +196,9 @@ def test_nonsense_is_no_answer_and_the_next_endpoint_serves(world, endpoint, met
             asked[method]()
 
 
-def test_a_stalled_endpoint_costs_one_time_out(world, endpoint, monkeypatch):
-    monkeypatch.setattr(web3_chain, "RPC_TIMEOUT_S", 0.3)
+def test_a_stalled_endpoint_costs_one_time_out(world, endpoint):
     slow = endpoint(eth_chainId=lambda _: time.sleep(1.0))
-    chain = Web3Chain(network_of(slow.url, world.anvil.url))
+    chain = Web3Chain(network_of(slow.url, world.anvil.url, rpc_timeout_s=0.3))
     begin = time.monotonic()
     chain.head()
     assert slow.asked == ["eth_chainId"]
@@ -262,7 +261,7 @@ def test_prepared_transactions_get_their_own_nonces_and_what_was_never_sent_leav
     assert second.nonce == lost.nonce + 1
     chain.broadcast(second)
     assert chain.outcome(second.tx_hash, 1).status is TransactionStatus.PENDING
-    monkeypatch.setattr(web3_chain, "UNSENT_NONCE_S", 0.0)
+    monkeypatch.setattr(chain_account, "UNSENT_NONCE_S", 0.0)
     third = chain.prepare(party.deposit(7, salt=3))
     assert third.nonce == lost.nonce
     chain.broadcast(third)

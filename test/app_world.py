@@ -162,7 +162,7 @@ def make_wallet_parts(
         settings=settings,
         identity=robot_key(robot, "identity"),
         voucher=robot_key(robot, "voucher"),
-        payer=robot_key(robot, "payer"),
+        payer=None if settings.delegated else robot_key(robot, "payer"),
         journal=SqliteJournal(folder / "wallet.sqlite", address_to_hex(settings.voucher_key)),
         broker=make_broker(f"robot-{robot}", None),
         chain=make_chain(robot_key(robot, "payer")),

@@ -40,12 +40,14 @@ from depai_robot.app.telling import WalletTeller
 from depai_robot.charging import robot
 from depai_robot.charging.fact import ChannelCloseRequested, ChargeRequested, DockingEnded, UndockingEnded
 from depai_robot.charging.robot_state import RobotState
-from depai_robot.charging.setting import Network, RobotSettings
+from depai_robot.charging.setting import Network, PresignedDeposit, RobotSettings
+from depai_robot.charging.terms import channel_json
 from depai_robot.charging.transition import RobotPhase
-from depai_robot.payment.policy import parse_policy
+from depai_robot.payment.policy import SpendPolicy, parse_policy
+from depai_robot.payment.presigned import DepositPlace, parse_presigned
 from depai_robot.ports import Battery, Broker, Chain, Clock, Connector, Journal, Signer
 from depai_robot.values.error import ConfigError, DeviceTimeoutError
-from depai_robot.values.identity import ChannelId, require_id
+from depai_robot.values.identity import Address, ChannelId, require_id
 
 LOG = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class WalletParts:
 
     Attributes:
         settings: the owner's, policy checked.
-        identity, voucher, payer: its keys.
+        identity, voucher, payer: its keys; no payer's in delegated mode.
         journal, broker, chain, clock, battery, connector: ports.
         docking: how it asks for motion.
         folder: for receipts, evidence and story.
@@ -87,7 +89,7 @@ class WalletParts:
     settings: RobotSettings
     identity: Signer
     voucher: Signer
-    payer: Signer
+    payer: Signer | None
     journal: Journal
     broker: Broker
     chain: Chain
@@ -129,12 +131,14 @@ def open_wallet(
     chain_id = network.chain_id
     identity = open_signer("keys.identity", file.keys.identity, path, chain_id)
     voucher = open_signer("keys.voucher", file.keys.voucher, path, chain_id)
-    payer = open_signer("keys.payer", file.keys.payer, path, chain_id)
+    part = file.keys.payer
+    payer = None if part is None else open_signer("keys.payer", part, path, chain_id)
     settings = _settings(
         file, path, network=network.network(), identity=identity, voucher=voucher, payer=payer
     )
     folder = resolve(path, file.folder)
-    chain = open_chain(network, payer, path)
+    # A withdrawal's gas is paid by the payer; in delegated mode by the voucher key, if its owner put some there.
+    chain = open_chain(network, payer or voucher, path, folder / "outbox.sqlite")
     broker = open_broker(file.broker, path, f"robot-{file.robot}")
     lock, journal = open_locked_journal(folder / "wallet.sqlite", voucher.address)
     return WalletParts(
@@ -156,7 +160,7 @@ def open_wallet(
 
 
 def _settings(
-    file: WalletFile, path: Path, *, network: Network, identity: Signer, voucher: Signer, payer: Signer
+    file: WalletFile, path: Path, *, network: Network, identity: Signer, voucher: Signer, payer: Signer | None
 ) -> RobotSettings:
     (owner,) = addresses([file.owner])
     policy_path = resolve(path, file.policy)
@@ -164,11 +168,12 @@ def _settings(
         data = policy_path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: policy {policy_path}: {error.strerror}") from error
+    treasury = payer.address if payer is not None else _treasury(file, path)
     values = {
         "robot": file.robot,
         "zone": file.zone,
         "identity": identity.address,
-        "payer": payer.address,
+        "payer": treasury,
         "voucher_key": voucher.address,
         "network": network,
         "band": file.band,
@@ -181,9 +186,52 @@ def _settings(
             owner=owner,
             robot=voucher.address,
         )
-        return RobotSettings(**values, policy=policy, **file.settings)  # type: ignore[arg-type]
+        presigned = () if payer is not None else _read_presigned(file, path, network, treasury, policy)
+        values |= {"policy": policy, "delegated": payer is None, "presigned": presigned}
+        return RobotSettings(**values, **file.settings)  # type: ignore[arg-type]
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _treasury(file: WalletFile, path: Path) -> Address:
+    if file.payer is None or file.presigned is None:
+        raise ConfigError(
+            f"{path}: without keys.payer (delegated mode) the address of the payer and a file of presigned deposits"
+            " are needed"
+        )
+    (treasury,) = addresses([file.payer])
+    return treasury
+
+
+def _read_presigned(
+    file: WalletFile, path: Path, network: Network, treasury: Address, policy: SpendPolicy
+) -> tuple[PresignedDeposit, ...]:
+    """The treasury's deposits, each checked as if a stranger had sent the file."""
+    presigned_path = resolve(path, file.presigned or "")
+    try:
+        data = presigned_path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"presigned {presigned_path}: {error.strerror}") from error
+    place = DepositPlace(
+        network.chain_id,
+        Address(network.token),
+        network.token_name,
+        network.token_version,
+        Address(network.settlement),
+        Address(network.collector),
+    )
+    items = parse_presigned(data, place=place, payer=treasury, voucher_key=policy.robot, policy=policy)
+    return tuple(
+        PresignedDeposit(
+            channel=channel_json(item.channel),
+            amount_atomic=item.deposit.amount_atomic,
+            valid_after_s=item.deposit.valid_after_s,
+            valid_before_s=item.deposit.valid_before_s,
+            salt=item.deposit.salt,
+            signature=item.deposit.signature,
+        )
+        for item in items
+    )
 
 
 def _snapshots(settings: RobotSettings) -> Snapshots[RobotState]:

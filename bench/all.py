@@ -44,6 +44,11 @@ TOPICS: tuple[tuple[str, str, str], ...] = (
         "beside one plain transfer a tranche; development contracts on anvil",
     ),
     (
+        "money_at_risk",
+        "Money at risk at each moment of a session",
+        "never more than one tranche; a session of the real programs on anvil",
+    ),
+    (
         "meter_drift",
         "Smallest meter cheat that is found",
         "at no more than one false alarm in 10,000 honest sessions; prices at 0.40 USDC per kWh",

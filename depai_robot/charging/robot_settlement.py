@@ -17,6 +17,7 @@ from depai_robot.charging.fact import ChainHeadObserved, ChannelObserved, Transa
 from depai_robot.charging.message import Payment as PaymentBody
 from depai_robot.charging.message import PaymentResult, ReceiptMessage
 from depai_robot.charging.reconciliation import upper_bound_milliwh
+from depai_robot.charging.robot_record import note_meters
 from depai_robot.charging.robot_state import KeptChannel, Pending, Session
 from depai_robot.charging.robot_turn import CHEATED, FAILED, RobotTurn
 from depai_robot.charging.terms import (
@@ -398,6 +399,7 @@ def settle(turn: RobotTurn) -> None:
     turn.clear_timers()
     turn.update(jobs={}, payment=None)
     remember(turn)
+    note_meters(turn)
     turn.change(finished=turn.state.finished + 1)
     turn.emit(KeepReceipt(session.id, format_receipt(build_receipt(turn))))
 

@@ -8,7 +8,7 @@ from msgspec import Struct, field
 from depai_robot.charging.effect import ChannelJson
 from depai_robot.charging.fact import BatteryRead
 from depai_robot.charging.message import Offer
-from depai_robot.charging.reconciliation import Reconciliation
+from depai_robot.charging.reconciliation import MeterRecord, Reconciliation
 from depai_robot.charging.selection import Candidate, Wanted
 from depai_robot.charging.setting import PresignedDeposit, RobotSettings
 from depai_robot.charging.terms import Agreed
@@ -385,6 +385,7 @@ class RobotState(Struct, frozen=True, kw_only=True):
         channels: kept, by id (hex).
         survival_s: wall clock when something was signed under the survival clause last; -1 never.
         presigned_used: pre-signed deposits that were sent, by digest (hex).
+        meter_records: both meters over all sessions with a station, by identity (hex).
         settle_only_epoch: rows were lost: nothing new is bought until a policy with a later epoch is in force.
     """
 
@@ -402,6 +403,7 @@ class RobotState(Struct, frozen=True, kw_only=True):
     channels: dict[str, KeptChannel] = {}
     presigned_used: tuple[str, ...] = ()
     survival_s: int = -1
+    meter_records: dict[str, MeterRecord] = {}
     settle_only_epoch: int = -1
 
     @property

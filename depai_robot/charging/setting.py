@@ -7,7 +7,7 @@ from msgspec import Struct
 from depai_robot.charging.effect import ChannelJson
 from depai_robot.charging.message import MeterIdentity
 from depai_robot.charging.ocmf import require_meter_key
-from depai_robot.charging.reconciliation import MeterBand
+from depai_robot.charging.reconciliation import MeterBand, RecordBand
 from depai_robot.payment.eip712 import DEPOSIT_COLLECTOR, SETTLEMENT
 from depai_robot.payment.policy import SpendPolicy
 from depai_robot.values.error import ConfigError
@@ -153,6 +153,7 @@ class RobotSettings(Struct, frozen=True, kw_only=True):
         delegated: the payer's key is not on the robot: only pre-signed deposits fund channels.
         presigned: deposits that the payer signed beforehand.
         band: how far two honest meters may differ.
+        record_band: how far they may differ over many sessions with one station.
         stations: identities that may be asked; empty: all whose receiver the policy allows.
         current_type: AC or DC that the robot takes.
         power_max_w: it takes at the pads.
@@ -204,6 +205,7 @@ class RobotSettings(Struct, frozen=True, kw_only=True):
     delegated: bool = False
     presigned: tuple[PresignedDeposit, ...] = ()
     band: MeterBand = MeterBand()
+    record_band: RecordBand = RecordBand()
     stations: tuple[bytes, ...] = ()
     current_type: str = "DC"
     power_max_w: int = 300

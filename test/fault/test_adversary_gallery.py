@@ -18,6 +18,7 @@ NAMES = [f"{kind.side}/{kind.name}" for kind in kinds()]
 
 NOTICED = {
     "station/over-meter": "is explained",
+    "station/drift-over-sessions": "sessions the station counts",
     "station/no-power": "is explained",
     "station/dead-dock": "0 mWh in 60 s",
     "station/register-falls": "register fell",

@@ -25,10 +25,10 @@ _COLUMNS = (
 
 _HEAD = """# Adversaries
 
-Written by `depai-robot adversaries --run --markdown docs/adversaries.md`. Each named behaviour meets the honest
-other side in the arena (`depai_robot/sim/adversary/`): the real machines, keys, envelopes and meter statements, the
-settlement contract's rules, one virtual clock. After every step of the honest side the invariants of the design are
-checked, and at the end its journal is folded again. Runs are functions of their seed.
+Written by `depai-robot adversaries --run --seeds 5 --markdown docs/adversaries.md`. Each named behaviour meets the
+honest other side in the arena (`depai_robot/sim/adversary/`): the real machines, keys, envelopes and meter
+statements, the settlement contract's rules, one virtual clock. After every step of the honest side the invariants of
+the design are checked, and at the end its journal is folded again. Runs are functions of their seed.
 
 How to read it: money is in atomic units (10⁻⁶ USDC); a start fee is 2,000, a tranche 400, the wanted energy costs
 1,000. **lost** is the worst of the seeds: what the honest side paid (or was not paid) beyond the energy that truly

@@ -2,6 +2,7 @@
 # ruff: noqa: D102  (the seams that are overridden here are documented in ``behaviour``)
 # ruff: noqa: ARG002  (and have the parameters that they have there)
 
+import functools
 from typing import Any, ClassVar
 
 from msgspec.structs import replace
@@ -54,6 +55,25 @@ class SlowDrift(_Meter):
     """Its register counts 3 % more than flows: inside the band of one session."""
 
     name = "slow-drift"
+
+    def counts(self, true_milliwh: int) -> int:
+        return true_milliwh * 103 // 100
+
+
+class DriftOverSessions(_Meter):
+    """Its register counts 3 % more in each of six sessions: each of them is inside the band."""
+
+    name = "drift-over-sessions"
+    energy_milliwh: ClassVar[int] = 10_000
+    least_s: ClassVar[float] = 1500.0
+
+    def begin(self, arena: Arena) -> None:
+        arena.bodies["robot-a"].efficiency_permille = 980
+        for number in range(2, 7):
+            arena.later(
+                number * 200 * SECOND,
+                functools.partial(arena.request, arena.robots[0], f"s-{number}", self.energy_milliwh),
+            )
 
     def counts(self, true_milliwh: int) -> int:
         return true_milliwh * 103 // 100

@@ -7,6 +7,7 @@ is mined counts. A nonce that was given out is not given out again while its row
 import sqlite3
 import threading
 import time
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,10 @@ class Outbox:
         self._opened_s = time.monotonic()
         self._name = "outbox in memory" if path is None else str(path)
         try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
             self._file = sqlite3.connect(":memory:" if path is None else path, check_same_thread=False)
+            weakref.finalize(self, self._file.close)
             self._file.execute("PRAGMA synchronous=FULL")
             (version,) = self._file.execute("PRAGMA user_version").fetchone()
             if version not in (0, SCHEMA_VERSION):
@@ -81,7 +85,7 @@ class Outbox:
                 )
             with self._file:
                 self._file.executescript(_SCHEMA + f"PRAGMA user_version={SCHEMA_VERSION};")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise JournalError(f"{self._name}: {error}") from error
 
     def add(self, nonce: int, tx_hash: bytes, raw: bytes, call_hash: bytes, *, sent: bool = False) -> None:
@@ -136,11 +140,6 @@ class Outbox:
         return self._read(
             "chain_id=? AND sender=? AND nonce>=?", (self._chain_id, self._sender, max(0, count))
         )
-
-    def close(self) -> None:
-        """Closes the file."""
-        with self._lock:
-            self._file.close()
 
     def _read(self, where: str, values: tuple[object, ...]) -> list[Kept]:
         query = f"SELECT nonce, tx_hash, raw, call_hash, sent FROM kept WHERE {where} ORDER BY nonce, number"  # noqa: S608 (constants)

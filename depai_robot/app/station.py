@@ -99,9 +99,9 @@ def open_station(path: Path) -> StationParts:
         raise ConfigError(
             f"{path}: link: expected the socket of a simulation; no driver of real hardware is set"
         )
-    chain = open_chain(network, receiver, path)
-    broker = open_broker(file.broker, path, f"station-{file.station}", will_topic=settings.offer_topic)
     folder = resolve(path, file.folder)
+    chain = open_chain(network, receiver, path, folder / f"outbox-station-{file.station}.sqlite")
+    broker = open_broker(file.broker, path, f"station-{file.station}", will_topic=settings.offer_topic)
     lock, journal = open_locked_journal(folder / f"station-{file.station}.sqlite", identity.address)
     try:
         hardware = _connect_hardware(file.station, resolve(path, file.link), len(meters))

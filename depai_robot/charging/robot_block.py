@@ -167,4 +167,18 @@ def _set_fate(turn: RobotTurn, number: int, fate: str) -> None:
     blocks[number - 1] = replace(blocks[number - 1], fate=fate)
     paid = sum(block.amount_atomic for block in blocks if block.fate == "used")
     turn.update(blocks=tuple(blocks))
+    _keep_undelivered(turn, number)
     turn.money(claimed=paid, balance=paid, escrow=paid, owed=paid)
+
+
+def _keep_undelivered(turn: RobotTurn, number: int) -> None:
+    """A block that is paid on chain and did not come, from a station that failed: evidence for its owner."""
+    session = turn.session
+    stopped = session.stop
+    if session.blocks[number - 1].fate != "used" or stopped is None or stopped.fault != FAILED:
+        return
+    paid_milliwh = number * block_offer(turn).block_milliwh
+    delivered = session.meter.reconciled.station_milliwh
+    if delivered + max(SLACK_MIN_MILLIWH, block_offer(turn).block_milliwh // 20) < paid_milliwh:
+        reason = f"block {number} is paid, delivered are {delivered} of {paid_milliwh} mWh: {stopped.detail}"
+        turn.keep_evidence(reason, (session.meter.last_token,))

@@ -400,6 +400,8 @@ def settle(turn: RobotTurn) -> None:
     turn.update(jobs={}, payment=None)
     remember(turn)
     note_meters(turn)
+    if session.meter.final and session.stop is not None and not session.stop.fault:
+        turn.forgive(agreement.offer.sender)
     turn.change(finished=turn.state.finished + 1)
     turn.emit(KeepReceipt(session.id, format_receipt(build_receipt(turn))))
 

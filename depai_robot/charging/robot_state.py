@@ -61,10 +61,12 @@ class Bar(Struct, frozen=True):
     Attributes:
         reason: why.
         until_s: when it may be asked again.
+        failures: in a row; each bars for twice as long as the one before.
     """
 
     reason: str
     until_s: int
+    failures: int = 1
 
 
 class Agreement(Struct, frozen=True):

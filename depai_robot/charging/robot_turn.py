@@ -20,6 +20,7 @@ from depai_robot.values.identity import ChannelId, keccak256
 
 FAILED, CHEATED = "failed", "cheated"
 FOREVER_S = 2**40
+BAR_DOUBLINGS_MAX = 10
 PATH_MAX = 64
 
 
@@ -160,8 +161,19 @@ class RobotTurn(Turn[Session]):
         self.emit(KeepEvidence(self.session.id, reason, every))
 
     def bar(self, identity: bytes, reason: str, fault: str) -> None:
-        """Don't ask that station: for a while when it failed, never again when it cheated."""
-        until_s = FOREVER_S if fault == CHEATED else self.at.wall_s + self.settings.bar_s
+        """Don't ask that station: for a while when it failed, each time for longer, and never when it cheated.
+
+        Otherwise one that only ever takes the start fee could do so every time.
+        """
         known = self.state.bars.get(identity.hex())
+        failures = 1 if known is None else known.failures + (known.until_s <= self.at.wall_s)
+        while_s = self.settings.bar_s << min(failures - 1, BAR_DOUBLINGS_MAX)
+        until_s = FOREVER_S if fault == CHEATED else self.at.wall_s + while_s
         if known is None or known.until_s <= until_s:
-            self.change(bars={**self.state.bars, identity.hex(): Bar(reason[:512], until_s)})
+            self.change(bars={**self.state.bars, identity.hex(): Bar(reason[:512], until_s, failures)})
+
+    def forgive(self, identity: bytes) -> None:
+        """A session went well: failures before it do not count any more."""
+        known = self.state.bars.get(identity.hex())
+        if known is not None and known.until_s <= self.at.wall_s:
+            self.change(bars={k: v for k, v in self.state.bars.items() if k != identity.hex()})

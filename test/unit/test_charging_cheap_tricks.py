@@ -173,3 +173,22 @@ def test_haggling_ends_and_does_not_hold_the_connector_for_longer():
     session = world.stations["a"].state.sessions["q-1"]
     assert session.counters == 2
     assert session.phase == "LAPSED"
+
+
+def test_a_station_that_fails_again_is_barred_for_longer_each_time():
+    world = World(make_robot_settings(back_off_ms=100, bar_s=60))
+    world.charge_power_w = 0
+    world.run(lambda: len(world.robot.state.offers) == 1, 5)
+    spans = []
+    for number in range(3):
+        world.request(f"s-{number}")
+        assert world.run(lambda: world.phase == "SETTLED", 600), world.story()
+        (bar,) = world.robot.state.bars.values()
+        spans.append(bar.until_s - world.robot.state.session.stop.at_s)
+        assert bar.failures == number + 1
+        world.run(lambda: world.wall_s > bar.until_s + 1, 1000)
+    assert spans == [60, 120, 240]
+    world.charge_power_w = 300
+    world.request("s-good")
+    assert world.run(lambda: world.phase == "SETTLED", 600), world.story()
+    assert world.robot.state.bars == {}

@@ -72,6 +72,7 @@ class ChainAccount:
         self._chain_id, self._fee_max_wei = chain_id, fee_max_wei
         self._lock = threading.Lock()
         self._gap_since: tuple[int, float] | None = None
+        self._capped = b""
         self.sender = Web3.to_checksum_address(signer.address)
 
     # --- signing -----------------------------------------------------------------------------------------------
@@ -260,7 +261,10 @@ class ChainAccount:
         fees = Fees(tip, max(now.most, _raised(int(fields["maxFeePerGas"])), tip))
         gas = int(fields["gas"])
         if gas * fees.most > self._fee_max_wei:
-            LOG.warning(
+            level = logging.DEBUG if self._capped == kept.tx_hash else logging.WARNING
+            self._capped = kept.tx_hash
+            LOG.log(
+                level,
                 "nonce %d waits: higher fees would cost %d wei, more than %d",
                 kept.nonce,
                 gas * fees.most,

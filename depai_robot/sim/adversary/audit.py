@@ -7,7 +7,8 @@ from depai_robot.charging import fact as ft
 from depai_robot.charging.reconciliation import upper_bound_milliwh
 from depai_robot.charging.robot_block import SLACK_MIN_MILLIWH
 from depai_robot.charging.terms import tranche_price_atomic
-from depai_robot.sim.adversary.arena import Agent, Arena
+from depai_robot.sim.adversary.agent import Agent
+from depai_robot.sim.adversary.arena import Arena
 from depai_robot.sim.adversary.behaviour import ROBOT
 from depai_robot.values.error import BugError
 from depai_robot.values.money import cost_atomic

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from depai_robot.charging.message import Draft
     from depai_robot.charging.ocmf import Statement
     from depai_robot.charging.setting import RobotSettings, StationSettings
-    from depai_robot.sim.adversary.arena import Agent, Arena
+    from depai_robot.sim.adversary.agent import Agent
+    from depai_robot.sim.adversary.arena import Arena
 
 ROBOT, STATION = "robot", "station"
 REGISTRY: dict[str, type[Behaviour]] = {}

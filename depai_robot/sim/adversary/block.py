@@ -10,7 +10,8 @@ from depai_robot.charging import effect as fx
 from depai_robot.charging.message import BlockPayment, NeedVoucher, PaymentResult, Quote
 from depai_robot.charging.setting import StationSettings
 from depai_robot.charging.terms import build_failure
-from depai_robot.sim.adversary.arena import SECOND, Agent, Arena
+from depai_robot.sim.adversary.agent import Agent
+from depai_robot.sim.adversary.arena import SECOND, Arena
 from depai_robot.sim.adversary.behaviour import ROBOT, STATION, Behaviour
 from depai_robot.sim.adversary.cast import signer
 from depai_robot.sim.adversary.robot_deposit import spend

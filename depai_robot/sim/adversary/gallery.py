@@ -12,6 +12,7 @@ from depai_robot.sim.adversary import (  # noqa: F401 (each module registers its
     station_meter,
     station_money,
     station_quote,
+    station_silence,
     station_wire,
 )
 from depai_robot.sim.adversary.behaviour import REGISTRY, ROBOT, STATION, Behaviour

@@ -20,7 +20,8 @@ from depai_robot.charging.setting import RobotSettings, StationSettings
 from depai_robot.charging.terms import build_failure, build_refund, channel_config
 from depai_robot.payment.x402 import RefundPayload, VoucherPayload
 from depai_robot.ports import FinalizeWithdrawCall, InitiateWithdrawCall, RefundCall
-from depai_robot.sim.adversary.arena import SECOND, Agent, Arena
+from depai_robot.sim.adversary.agent import Agent
+from depai_robot.sim.adversary.arena import SECOND, Arena
 from depai_robot.sim.adversary.behaviour import ROBOT, STATION, Behaviour
 from depai_robot.sim.adversary.chain import wish_to_call
 from depai_robot.sim.adversary.robot_money import sign_voucher

@@ -10,7 +10,8 @@ from depai_robot.charging.envelope import RefusedMessageError, open_token
 from depai_robot.charging.message import TYPE_BY_BODY
 from depai_robot.charging.reconciliation import upper_bound_milliwh
 from depai_robot.charging.terms import tranche_price_atomic
-from depai_robot.sim.adversary.arena import SECOND, Agent, Arena
+from depai_robot.sim.adversary.agent import Agent
+from depai_robot.sim.adversary.arena import SECOND, Arena
 from depai_robot.sim.adversary.audit import Auditor
 from depai_robot.sim.adversary.behaviour import STATION, Behaviour
 from depai_robot.sim.adversary.cast import FUNDS_ATOMIC

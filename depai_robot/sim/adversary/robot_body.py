@@ -10,7 +10,8 @@ from depai_robot.charging import effect as fx
 from depai_robot.charging import fact as ft
 from depai_robot.charging.message import MeterIdentity, SessionEvent, SessionStop
 from depai_robot.charging.setting import StationSettings
-from depai_robot.sim.adversary.arena import SECOND, Agent, Arena
+from depai_robot.sim.adversary.agent import Agent
+from depai_robot.sim.adversary.arena import SECOND, Arena
 from depai_robot.sim.adversary.behaviour import ROBOT, Behaviour
 from depai_robot.sim.adversary.cast import CHAIN_ID, signer
 from depai_robot.values.identity import did_pkh

@@ -14,7 +14,8 @@ from depai_robot.charging.station_selling import deposit_wish
 from depai_robot.payment.x402 import (
     DepositPayload,
 )
-from depai_robot.sim.adversary.arena import SECOND, Agent, Arena
+from depai_robot.sim.adversary.agent import Agent
+from depai_robot.sim.adversary.arena import SECOND, Arena
 from depai_robot.sim.adversary.behaviour import ROBOT, Behaviour
 from depai_robot.sim.adversary.cast import signer
 from depai_robot.sim.adversary.chain import wish_to_call

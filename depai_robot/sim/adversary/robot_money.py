@@ -19,7 +19,8 @@ from depai_robot.payment.x402 import (
     json_to_config,
 )
 from depai_robot.ports import InitiateWithdrawCall
-from depai_robot.sim.adversary.arena import SECOND, Agent, Arena
+from depai_robot.sim.adversary.agent import Agent
+from depai_robot.sim.adversary.arena import SECOND, Arena
 from depai_robot.sim.adversary.behaviour import ROBOT, Behaviour
 from depai_robot.sim.adversary.cast import CHAIN_ID, signer
 from depai_robot.values.identity import Address, ChannelId, address_to_hex

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from depai_robot.charging import fact as ft
 from depai_robot.charging.message import Payment, QuoteCounter, QuoteRequest
 from depai_robot.sim.adversary import station_wire
-from depai_robot.sim.adversary.arena import SECOND, Agent, Arena
+from depai_robot.sim.adversary.agent import Agent
+from depai_robot.sim.adversary.arena import SECOND, Arena
 from depai_robot.sim.adversary.behaviour import ROBOT, Behaviour
 from depai_robot.sim.adversary.cast import seal, signer
 from depai_robot.values.identity import address_to_hex

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from depai_robot.charging import effect as fx
 from depai_robot.charging.message import NeedVoucher, SessionEvent
 from depai_robot.charging.ocmf import BEGIN, END, Statement
-from depai_robot.sim.adversary.arena import SECOND, Agent, Arena
+from depai_robot.sim.adversary.agent import Agent
+from depai_robot.sim.adversary.arena import SECOND, Arena
 from depai_robot.sim.adversary.behaviour import STATION, Behaviour
 
 ZERO_MILLIWH = 7_000

@@ -18,7 +18,8 @@ from depai_robot.charging.setting import StationSettings
 from depai_robot.charging.station_turn import StationTurn
 from depai_robot.charging.terms import build_failure, build_need
 from depai_robot.payment.x402 import RefundPayload, VoucherPayload, VoucherStateJson
-from depai_robot.sim.adversary.arena import SECOND, Agent, Arena
+from depai_robot.sim.adversary.agent import Agent
+from depai_robot.sim.adversary.arena import SECOND, Arena
 from depai_robot.sim.adversary.behaviour import STATION, Behaviour
 from depai_robot.sim.adversary.cast import signer
 from depai_robot.sim.adversary.chain import wish_to_call

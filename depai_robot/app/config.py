@@ -121,17 +121,49 @@ class BrokerPart(_Part, frozen=True, kw_only=True):
     mqtt5: bool = False
 
 
-class KeyPart(_Part, frozen=True, kw_only=True):
-    """A key: a keystore, or on a development chain a name that anybody can make the key from.
+class PassphrasePart(_Part, frozen=True, kw_only=True):
+    """Where a passphrase (or a token's PIN) is, in exactly one of these ways.
+
+    Attributes:
+        password_file: mode 0600; its first line.
+        password_env_file: mode 0600, of ``NAME=value`` lines.
+        password_name: which of them.
+        password_fd: number of an inherited file descriptor, read to its end; each key has its own.
+        password_credential: name of a systemd credential (LoadCredential= or LoadCredentialEncrypted=).
+    """
+
+    password_file: str | None = None
+    password_env_file: str | None = None
+    password_name: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z")] | None = None
+    password_fd: Annotated[int, Meta(ge=0, le=1023)] | None = None
+    password_credential: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\Z")] | None = None
+
+
+class Pkcs11Part(_Part, frozen=True, kw_only=True):
+    """A key that never leaves a token or HSM.
+
+    Attributes:
+        module: path of the vendor's PKCS#11 library.
+        token: its label.
+        key: label of the secp256k1 private key; its public key bears the same.
+    """
+
+    module: str
+    token: Annotated[str, Meta(min_length=1, max_length=32)]
+    key: Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+class KeyPart(PassphrasePart, frozen=True, kw_only=True):
+    """A key: a keystore, a token's, or on a development chain a name that anybody can make the key from.
 
     Attributes:
         keystore: Keystore V3 file.
-        password_file: of it.
+        pkcs11: a key in hardware; the passphrase is its user PIN.
         development: name of a worthless key.
     """
 
     keystore: str | None = None
-    password_file: str | None = None
+    pkcs11: Pkcs11Part | None = None
     development: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
 
 

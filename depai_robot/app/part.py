@@ -3,20 +3,19 @@
 import fcntl
 import os
 import secrets
-import stat
 import time
 from pathlib import Path
 
+from depai_robot.adapters.core_dump import forbid_core_dumps
 from depai_robot.adapters.keystore_signer import KeystoreSigner
 from depai_robot.adapters.paho_broker import BrokerAddress, PahoBroker, Tls, Will
 from depai_robot.adapters.sqlite_journal import SqliteJournal
 from depai_robot.app.config import DEVELOPMENT_CHAINS, BrokerPart, KeyPart, NetworkFile, resolve
+from depai_robot.app.passphrase import read_passphrase, read_password
 from depai_robot.ports import Chain, Signer
 from depai_robot.sim.key import DevelopmentSigner
 from depai_robot.values.error import ConfigError, JournalError
 from depai_robot.values.identity import Address, address_from_hex, address_to_hex
-
-PASSWORD_BYTES_MAX = 1024
 
 
 class SystemClock:
@@ -36,29 +35,8 @@ def random_entropy() -> bytes:
     return secrets.token_bytes(32)
 
 
-def read_password(path: Path) -> str:
-    """The first line of a file that only its owner can read.
-
-    Raises:
-        ConfigError: others can read it, it is not there, or it is empty.
-    """
-    try:
-        mode = path.stat().st_mode
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ConfigError(f"{path} has mode {stat.S_IMODE(mode):04o}, expected 0600: others can read it")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: expected UTF-8 text") from error
-    password = text.splitlines()[0] if text else ""
-    if not password or len(text) > PASSWORD_BYTES_MAX:
-        raise ConfigError(f"{path}: expected one line of 1 to {PASSWORD_BYTES_MAX} characters")
-    return password
-
-
 def open_signer(name: str, key: KeyPart, beside: Path, chain_id: int) -> Signer:
-    """A key of a file.
+    """A key of a file. Before a real one is opened, core dumps of this process are turned off.
 
     Args:
         name: the key's place in the file, for messages.
@@ -69,8 +47,12 @@ def open_signer(name: str, key: KeyPart, beside: Path, chain_id: int) -> Signer:
     Raises:
         ConfigError: not exactly one kind, or it does not open.
     """
-    if (key.keystore is None) == (key.development is None):
-        raise ConfigError(f"{beside}: {name}: expected either keystore and password_file, or development")
+    ways = [way for way in ("keystore", "pkcs11", "development") if getattr(key, way) is not None]
+    if len(ways) != 1:
+        raise ConfigError(
+            f"{beside}: {name}: expected either keystore or pkcs11 with a password_file (or another password_*), or"
+            f" development; it names {' and '.join(ways) or 'none'}"
+        )
     if key.development is not None:
         if chain_id not in DEVELOPMENT_CHAINS:
             raise ConfigError(
@@ -78,9 +60,14 @@ def open_signer(name: str, key: KeyPart, beside: Path, chain_id: int) -> Signer:
                 f" {DEVELOPMENT_CHAINS}"
             )
         return DevelopmentSigner(key.development)
-    if key.keystore is None or key.password_file is None:
-        raise ConfigError(f"{beside}: {name}: a keystore needs a password_file")
-    return KeystoreSigner(resolve(beside, key.keystore), read_password(resolve(beside, key.password_file)))
+    forbid_core_dumps()
+    passphrase = read_passphrase(key, beside, name)
+    if key.pkcs11 is not None:
+        from depai_robot.adapters.pkcs11_signer import Pkcs11Signer  # an optional extra
+
+        module = resolve(beside, key.pkcs11.module)
+        return Pkcs11Signer(module, key.pkcs11.token, key.pkcs11.key, passphrase)
+    return KeystoreSigner(resolve(beside, key.keystore or ""), passphrase)
 
 
 def open_broker(part: BrokerPart, beside: Path, client_id: str, will_topic: str | None = None) -> PahoBroker:

@@ -68,9 +68,9 @@ def test_a_password_file_that_is_not_there_is_named(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("key", "chain", "line"),
     [
-        (KeyPart(), CHAIN, "expected either keystore and password_file, or development"),
+        (KeyPart(), CHAIN, "expected either keystore or pkcs11 with a password_file"),
         (KeyPart(keystore="k", development="d"), CHAIN, "expected either"),
-        (KeyPart(keystore="k"), CHAIN, "a keystore needs a password_file"),
+        (KeyPart(keystore="k"), CHAIN, "a key needs a password_file"),
         (KeyPart(development="d"), 8453, "known to everybody; chain 8453 is not one of"),
     ],
 )

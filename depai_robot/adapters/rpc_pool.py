@@ -119,20 +119,17 @@ class RpcPool:
                 failures.append(str(error))
         raise _silence(failures)
 
-    def ask_each(
-        self, question: Callable[[Web3], T], *, resting: bool = False
-    ) -> tuple[list[Said[T]], list[str]]:
-        """What every endpoint says that is well, and why others say nothing; those that rest only if nobody answers.
+    def ask_each(self, question: Callable[[Web3], T]) -> tuple[list[Said[T]], list[str]]:
+        """What every endpoint says that is well, and why others say nothing; those that rest while too few answer.
 
         Args:
             question: may raise ContractLogicError or TransactionNotFound: then that is passed on.
-            resting: ask those that rest, too.
         """
         said: list[Said[T]] = []
         failures = []
         now_s = time.monotonic()
         for endpoint in self.ordered():
-            if said and endpoint.rests_until_s > now_s and not resting:
+            if len(said) >= self.agree and endpoint.rests_until_s > now_s:
                 failures.append(f"{endpoint.host} rests")
                 continue
             try:

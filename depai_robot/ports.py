@@ -267,12 +267,28 @@ class TransferCall:
     transfer: TransferAuthorization
 
 
+@dataclass(frozen=True, slots=True)
+class CancelCall:
+    """``cancelAuthorization`` on the token: an EIP-3009 nonce that was not used never can be. Anybody may send it.
+
+    Attributes:
+        payer: who signed the authorization.
+        nonce: of it, 32 bytes.
+        signature: 65 bytes, by the payer, of :func:`payment.eip712.cancellation_digest`.
+    """
+
+    payer: Address
+    nonce: bytes
+    signature: bytes
+
+
 ChainCall = (
     DepositCall
     | ClaimCall
     | SettleCall
     | RefundCall
     | TransferCall
+    | CancelCall
     | InitiateWithdrawCall
     | FinalizeWithdrawCall
 )

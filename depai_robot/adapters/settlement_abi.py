@@ -8,6 +8,7 @@ from typing import Any
 from depai_robot.payment.channel import ChannelConfig
 from depai_robot.payment.eip712 import encode_collector_data
 from depai_robot.ports import (
+    CancelCall,
     ChainCall,
     ChainEvent,
     ClaimCall,
@@ -77,11 +78,12 @@ _EVENT_BY_TOPIC = {
 WITHDRAW_INITIATED = keccak256(b"WithdrawInitiated(bytes32,uint128,uint40)")
 """Topic of the event by which a payer asks for its money back; the second topic is the channel."""
 AUTHORIZATION_USED = keccak256(b"AuthorizationUsed(address,bytes32)")
-"""Topic of EIP-3009's event."""
+AUTHORIZATION_CANCELED = keccak256(b"AuthorizationCanceled(address,bytes32)")
+"""Topics of EIP-3009's events."""
 
 
 def decode_event(topics: list[bytes], data: bytes) -> ChainEvent | None:
-    """An event of the settlement contract, the token's AuthorizationUsed, or None for any other.
+    """An event of the settlement contract, the token's AuthorizationUsed or -Canceled, or None for any other.
 
     Args:
         topics: of the log, 32 bytes each.
@@ -89,6 +91,8 @@ def decode_event(topics: list[bytes], data: bytes) -> ChainEvent | None:
     """
     if topics and topics[0] == AUTHORIZATION_USED:
         return ChainEvent("AuthorizationUsed", None, 0)
+    if topics and topics[0] == AUTHORIZATION_CANCELED:
+        return ChainEvent("AuthorizationCanceled", None, 0)
     name, word = _EVENT_BY_TOPIC.get(topics[0], ("", None)) if topics else ("", None)
     if not name:
         return None
@@ -136,8 +140,10 @@ def call_to_arguments(call: ChainCall, collector: bytes) -> tuple[str, list[Any]
     raise BugError(f"{type(call).__name__} is no call on the settlement contract")
 
 
-def transfer_to_arguments(call: TransferCall) -> tuple[str, list[Any]]:
-    """As :func:`call_to_arguments`, for the token: the overload with the signature as bytes (FiatToken v2.2)."""
+def token_call_to_arguments(call: TransferCall | CancelCall) -> tuple[str, list[Any]]:
+    """As :func:`call_to_arguments`, for the token: overloads with the signature as bytes (FiatToken v2.2)."""
+    if isinstance(call, CancelCall):
+        return "cancelAuthorization", [address_to_hex(call.payer), call.nonce, call.signature]
     transfer = call.transfer
     return "transferWithAuthorization", [
         address_to_hex(transfer.payer),
@@ -250,5 +256,10 @@ TOKEN_ABI: list[dict[str, Any]] = [
             _argument("bytes32", "nonce"),
             _argument("bytes", "signature"),
         ],
+    ),
+    _item(
+        "function",
+        "cancelAuthorization",
+        [_argument("address", "authorizer"), _argument("bytes32", "nonce"), _argument("bytes", "signature")],
     ),
 ]

@@ -24,11 +24,12 @@ from depai_robot.adapters.settlement_abi import (
     call_to_arguments,
     decode_event,
     name_error,
-    transfer_to_arguments,
+    token_call_to_arguments,
 )
 from depai_robot.payment.channel import ChannelState
 from depai_robot.payment.eip712 import DEPOSIT_COLLECTOR, SETTLEMENT, domain_separator
 from depai_robot.ports import (
+    CancelCall,
     ChainCall,
     ChainHead,
     SignedTransaction,
@@ -384,8 +385,8 @@ class Web3Chain:
 
     def _encode(self, call: ChainCall) -> tuple[Any, str]:
         """Address of the contract, and the call's data."""
-        if isinstance(call, TransferCall):
-            name, arguments = transfer_to_arguments(call)
+        if isinstance(call, TransferCall | CancelCall):
+            name, arguments = token_call_to_arguments(call)
             return self._token.address, str(self._token.encode_abi(name, args=arguments))
         name, arguments = call_to_arguments(call, self._network.collector)
         return self._settlement.address, str(self._settlement.encode_abi(name, args=arguments))

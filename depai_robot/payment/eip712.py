@@ -40,6 +40,7 @@ _TRANSFER = keccak256(
     b"TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,"
     b"uint256 validBefore,bytes32 nonce)"
 )
+_CANCEL = keccak256(b"CancelAuthorization(address authorizer,bytes32 nonce)")
 
 
 def encode_uint(value: int, maximum: int = UINT256_MAX) -> bytes:
@@ -156,6 +157,11 @@ def authorization_digest(
             + encode_bytes32(nonce)
         ),
     )
+
+
+def cancellation_digest(domain: bytes, payer: bytes, nonce: bytes) -> bytes:
+    """What the payer signs so that an authorization that was not used yet never can be; in the token's domain."""
+    return typed_digest(domain, keccak256(_CANCEL + encode_address(payer) + encode_bytes32(nonce)))
 
 
 def deposit_nonce(channel: bytes, salt: bytes) -> bytes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from depai_robot.payment.channel import ChannelState
 from depai_robot.ports import (
+    CancelCall,
     ChainCall,
     ChainEvent,
     ChainHead,
@@ -38,6 +39,7 @@ GAS_BY_CALL = {
     SettleCall: 56_840,
     RefundCall: 67_938,
     TransferCall: 85_716,
+    CancelCall: 55_000,
     InitiateWithdrawCall: 52_677,
     FinalizeWithdrawCall: 61_146,
 }

@@ -19,6 +19,7 @@ from depai_robot.payment.channel import (
 from depai_robot.payment.exact import transfer_digest
 from depai_robot.payment.signature import HALF_ORDER, SIGNATURE_BYTES, SignatureError, recover
 from depai_robot.ports import (
+    CancelCall,
     ChainCall,
     ChainEvent,
     ClaimCall,
@@ -143,6 +144,7 @@ class _Run:
             SettleCall: self._settle,
             RefundCall: self._refund,
             TransferCall: self._transfer,
+            CancelCall: self._cancel,
             InitiateWithdrawCall: self._initiate,
             FinalizeWithdrawCall: self._finalize,
         }
@@ -179,6 +181,14 @@ class _Run:
         self._state.used.add(used)
         self._emit("AuthorizationUsed", None, 0)
         self._move(transfer.payer, transfer.receiver, transfer.amount_atomic)
+
+    def _cancel(self, call: CancelCall) -> None:
+        used = (call.payer, call.nonce)
+        _require(used not in self._state.used, "FiatTokenV2: authorization is used or canceled")
+        digest = eip712.cancellation_digest(self._state.token_domain, call.payer, call.nonce)
+        _require_token_signature(digest, call.signature, call.payer)
+        self._state.used.add(used)
+        self._emit("AuthorizationCanceled", None, 0)
 
     # --- deposit -------------------------------------------------------------------------------------------
 

@@ -74,6 +74,7 @@ STEP_VERSION = 2
 
 _BEFORE_SIGNATURE = (RobotPhase.QUOTING, RobotPhase.BACKING_OFF, RobotPhase.CALLING_FOR_HELP)
 _AT_STATION = (RobotPhase.FUNDING, RobotPhase.APPROACHING, RobotPhase.PRESENTING, RobotPhase.CHARGING)
+_SETTLING = (RobotPhase.SETTLING, RobotPhase.WITHDRAWING, RobotPhase.SETTLED)
 _FREE = (RobotPhase.SETTLED, RobotPhase.WITHDRAWING)
 
 
@@ -180,6 +181,8 @@ def _request(state: RobotState, fact: ChargeRequested) -> tuple[RobotState, Effe
         else:
             turn.ignore("charge requested while one is going on")
         return turn.store(), turn.finish()
+    if session is not None and session.dock in ("held", "leaving"):
+        return _ignore(state, "charge requested while a dock holds the robot"), ()
     if fact.session in state.sessions:
         return _ignore(state, "charge requested twice"), ()
     epoch = state.settings.policy.epoch
@@ -408,6 +411,7 @@ _TIMER: dict[str, Callable[[RobotTurn], None]] = {
     "head": robot_charging.on_head_timer,
     "stop": robot_ending.on_stop_timer,
     "battery": robot_ending.on_battery_timer,
+    "held": robot_ending.on_held_timer,
     "settle": robot_settlement.give_up_on_station,
     "receipt": robot_settlement.settle,
 }
@@ -498,6 +502,8 @@ def _on_probe(turn: RobotTurn, fact: ProbeRead) -> None:
 def _on_undocking(turn: RobotTurn, fact: UndockingEnded) -> None:
     if turn.at_phase(RobotPhase.UNDOCKING):
         robot_ending.on_undocked(turn, fact)
+    elif turn.at_phase(*_SETTLING):
+        robot_ending.on_held_undocked(turn, fact)
     else:
         turn.ignore("undocking ended out of phase")
 
@@ -505,6 +511,8 @@ def _on_undocking(turn: RobotTurn, fact: UndockingEnded) -> None:
 def _on_battery(turn: RobotTurn, fact: BatteryObserved) -> None:
     if turn.at_phase(RobotPhase.STOPPING):
         robot_ending.on_battery(turn, fact)
+    elif turn.at_phase(*_SETTLING):
+        robot_ending.on_held_battery(turn, fact)
     elif turn.at_phase(*_BEFORE_SIGNATURE):
         robot_quoting.on_waiting_battery(turn, fact)
     else:

@@ -157,8 +157,43 @@ def on_stop_timer(turn: RobotTurn) -> None:
                 "charging was stopped and current still flows, or the own meter is silent: not undocking"
             )
         )
+    else:
+        # Nobody leaves a dock under current; the money need not wait for that.
+        turn.update(dock="held")
+        start_settling(turn)
+        on_held_timer(turn)
+        return
     turn.emit(ReadBattery())
     turn.set_patient_timer("stop", turn.settings.stop_timeout_ms)
+
+
+def on_held_timer(turn: RobotTurn) -> None:
+    """Still held by current while the money is settled: look again."""
+    if turn.session.dock == "held":
+        turn.emit(ReadBattery())
+        turn.set_timer("held", turn.settings.poll_ms)
+
+
+def on_held_battery(turn: RobotTurn, fact: BatteryObserved) -> None:
+    """Leave as soon as no current flows, whatever became of the money."""
+    reading = turn.fresh(fact.reading)
+    if turn.session.dock != "held" or reading is None:
+        return
+    if reading.pads_power_mw <= turn.settings.no_current_mw:
+        turn.clear_timer("held")
+        undock(turn)
+
+
+def on_held_undocked(turn: RobotTurn, fact: UndockingEnded) -> None:
+    """Left at last, or stuck."""
+    if turn.session.dock != "leaving":
+        turn.ignore("undocking ended twice")
+    elif not fact.undocked and turn.session.undockings < turn.settings.undocking_tries:
+        undock(turn)
+    else:
+        turn.update(dock="" if fact.undocked else "stuck")
+        if not fact.undocked:
+            turn.emit(CallForHelp(f"can not leave the dock: {fact.reason}"))
 
 
 def undock(turn: RobotTurn) -> None:

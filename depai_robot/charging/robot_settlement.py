@@ -368,6 +368,8 @@ def give_up_on_station(turn: RobotTurn) -> None:
     turn.move(RobotPhase.WITHDRAWING)
     turn.answer(*(letter.id for letter in session.letters if letter.keep))
     turn.clear_timers()
+    if session.dock == "held":
+        turn.set_timer("held", turn.settings.poll_ms)
     if session.money.escrow:
         turn.bar(session.contract().offer.sender, "did not settle in time", FAILED)
     turn.set_timer("poll", turn.settings.withdraw_poll_ms)
@@ -397,6 +399,8 @@ def settle(turn: RobotTurn) -> None:
         turn.change(ledger=turn.state.ledger.release_promise(ChannelId(agreement.channel_id)))
     turn.answer(*(letter.id for letter in session.letters))
     turn.clear_timers()
+    if session.dock == "held":
+        turn.set_timer("held", turn.settings.poll_ms)
     turn.update(jobs={}, payment=None)
     remember(turn)
     note_meters(turn)

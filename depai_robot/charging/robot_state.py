@@ -247,7 +247,7 @@ class Session(Dialogue, frozen=True, kw_only=True):
         payment: under way.
         last_need: id of the newest request that was answered with a voucher.
         deferred: waiting for the head of the chain.
-        dock: ``""`` away, ``driving``, ``docked``, ``leaving``, ``stuck``.
+        dock: ``""`` away, ``driving``, ``docked``, ``leaving``, ``stuck``, ``held`` (current flows that should not).
         probe: nonce read on the pads.
         undockings: tries.
         stop: why it ended.

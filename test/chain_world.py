@@ -1,5 +1,6 @@
 """A payment channel's parties on a chain, and the two chains that the contract suite runs on: memory and a real EVM."""
 
+import contextlib
 import itertools
 import time
 from dataclasses import dataclass, field, replace
@@ -141,6 +142,17 @@ class AnvilWorld:
 
 
 _names = itertools.count()
+_tokens = [DEVELOPMENT_USDC]
+
+
+@contextlib.contextmanager
+def parties_use(token: bytes):
+    """Parties that are made within pay with this token."""
+    _tokens.append(token)
+    try:
+        yield
+    finally:
+        _tokens.pop()
 
 
 def signer(role: str) -> DevelopmentSigner:
@@ -157,7 +169,8 @@ class Party:
     receiver: DevelopmentSigner = field(default_factory=lambda: signer("receiver"))
     delay_s: int = 900
     salt: bytes = bytes(32)
-    token: bytes = DEVELOPMENT_USDC
+    token: bytes = field(default_factory=lambda: _tokens[-1])
+    token_name: str = "USDC"
 
     @property
     def config(self) -> ChannelConfig:
@@ -182,7 +195,8 @@ class Party:
             "valid_before_s": before_s,
             "salt": salt.to_bytes(32, "big"),
         }
-        digest = eip712.deposit_digest(TOKEN_DOMAIN, payer=self.payer.address, channel=self.id, **words)
+        domain = eip712.domain_separator(self.token_name, "2", CHAIN_ID, self.token)
+        digest = eip712.deposit_digest(domain, payer=self.payer.address, channel=self.id, **words)
         return DepositAuthorization(**words, signature=self.payer.sign(digest))
 
     def deposit(self, amount: int, salt: int = 1, **times: int) -> DepositCall:
@@ -199,7 +213,7 @@ class Party:
         return ClaimCall((self.row(total, ceiling),))
 
     def settle(self) -> SettleCall:
-        return SettleCall(self.receiver.address, DEVELOPMENT_USDC)
+        return SettleCall(self.receiver.address, self.token)
 
     def refund(self, amount: int) -> RefundCall:
         return RefundCall(self.config, amount)

@@ -63,28 +63,28 @@ def install_anvil(prefix: Path, progress: Callable[[str], Any] = print) -> Path:
     """
     if sys.platform != "linux" or os.uname().machine != "x86_64":
         raise DeviceAbsentError(f"{PACKAGE} is for x86_64 Linux; set DEPAI_ANVIL to an anvil of your own")
-    prefix.mkdir(parents=True, exist_ok=True)
-    npm = _find_npm(progress)
     progress(f"installing {PACKAGE}@{VERSION} below {prefix} (44 MB)")
-    command = [
-        *npm,
-        "install",
-        "--prefix",
-        str(prefix),
-        "--ignore-scripts",
-        "--no-audit",
-        "--no-fund",
-        "--silent",
-    ]
-    done = _run([*command, f"{PACKAGE}@{VERSION}"])
+    install_package(prefix, f"{PACKAGE}@{VERSION}", progress)
     binary = _binary_below(prefix)
-    if done.returncode != 0 or not binary.is_file():
-        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
-        raise DeviceAbsentError(
-            f"npm could not install {PACKAGE}@{VERSION} (status {done.returncode}):\n{tail}"
-        )
+    if not binary.is_file():
+        raise DeviceAbsentError(f"{PACKAGE}@{VERSION} has no {binary}")
     binary.chmod(0o755)
     return binary.resolve()
+
+
+def install_package(prefix: Path, package: str, progress: Callable[[str], Any] = print) -> None:
+    """Installs one npm package of a pinned version below ``prefix``: no scripts of its own, nothing that it may want.
+
+    Raises:
+        DeviceAbsentError: there is no npm and none can be had, or npm failed; the message has its last lines.
+    """
+    prefix.mkdir(parents=True, exist_ok=True)
+    command = [*_find_npm(progress), "install", "--prefix", str(prefix), "--ignore-scripts", "--no-audit"]
+    command += ["--no-fund", "--silent", "--legacy-peer-deps", "--omit=optional", package]
+    done = _run(command)
+    if done.returncode != 0:
+        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
+        raise DeviceAbsentError(f"npm could not install {package} (status {done.returncode}):\n{tail}")
 
 
 def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":

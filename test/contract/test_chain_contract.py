@@ -1,4 +1,4 @@
-"""One suite for ports.Chain: the rules in memory, and web3 on a real EVM with the development contracts."""
+"""One suite for ports.Chain: the rules in memory, web3 on a real EVM, and the same with the real USDC code."""
 
 import random
 from dataclasses import replace
@@ -22,11 +22,13 @@ from test.chain_world import (
     AnvilWorld,
     MemoryWorld,
     Party,
+    parties_use,
     send,
     settled,
     signer,
     with_signature,
 )
+from test.usdc_token import UsdcWorld
 
 ESCROW = 10_000
 
@@ -38,9 +40,21 @@ def anvil_world(tmp_path_factory):
     world.close()
 
 
-@pytest.fixture(params=["memory", "anvil"])
+@pytest.fixture(scope="module")
+def usdc_world(tmp_path_factory):
+    world = UsdcWorld(tmp_path_factory.mktemp("usdc"))
+    yield world
+    world.close()
+
+
+@pytest.fixture(params=["memory", "anvil", "usdc"])
 def world(request):
-    return MemoryWorld() if request.param == "memory" else request.getfixturevalue("anvil_world")
+    if request.param == "memory":
+        yield MemoryWorld()
+        return
+    world = request.getfixturevalue(f"{request.param}_world")
+    with parties_use(world.network.token):
+        yield world
 
 
 @pytest.fixture(params=["memory", "anvil"])

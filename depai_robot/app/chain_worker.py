@@ -59,6 +59,8 @@ TEND_S = 2.0
 """Between two looks after what was sent: lost from the pools, waiting for too long."""
 TEND_CONFIRMATIONS = 12
 """A confirmed transaction is looked after until it lies so much deeper: a reorganisation may still undo it."""
+CLAIM_GAS_MAX = 2_000_000
+"""A batch of claims is made smaller until it takes no more; a row takes about 21,300, nodes' blocks 30 million."""
 TEND_MAX = 64
 """Confirmed transactions that are looked after; the oldest are dropped."""
 
@@ -140,6 +142,25 @@ def find_bad_rows(chain: Chain, rows: tuple[ClaimRow, ...]) -> dict[ChannelId, s
         half = len(rows) // 2
         return find_bad_rows(chain, rows[:half]) | find_bad_rows(chain, rows[half:])
     return {}
+
+
+def fit_rows(chain: Chain, rows: tuple[ClaimRow, ...], gas_max: int) -> tuple[ClaimRow, ...]:
+    """As many of the rows, from the first, as one transaction of that gas takes; at least one.
+
+    Raises:
+        FinalChainError: the claim reverts: :func:`find_bad_rows`.
+        RetryableChainError: no endpoint answers.
+    """
+    if len(rows) < 2 or chain.simulate(ClaimCall(rows)) <= gas_max:
+        return rows
+    fits, too_many = 1, len(rows)
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if chain.simulate(ClaimCall(rows[:middle])) <= gas_max:
+            fits = middle
+        else:
+            too_many = middle
+    return rows[:fits]
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +303,11 @@ class ChainWorker:
             balance = self._chain.token_balance(Address(effect.holder))
             self._post(FundsObserved(self._now(), effect.purpose, balance))
         elif isinstance(effect, wish.PrepareTransaction):
-            signed = self._chain.prepare(wish_to_call(effect.call, self._domain))
+            call = wish_to_call(effect.call, self._domain)
+            if isinstance(call, ClaimCall):
+                # What is left out stays due, as the channels that are read afterwards show.
+                call = ClaimCall(fit_rows(self._chain, call.rows, CLAIM_GAS_MAX))
+            signed = self._chain.prepare(call)
             self._post(
                 TransactionSigned(self._now(), effect.purpose, signed.raw, signed.tx_hash, signed.nonce)
             )

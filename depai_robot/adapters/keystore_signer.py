@@ -12,7 +12,7 @@ from typing import Any
 from coincurve import PrivateKey
 
 from depai_robot.values.error import BugError, ConfigError
-from depai_robot.values.identity import Address, address_to_hex, public_key_to_address
+from depai_robot.values.identity import Address, address_from_hex, address_to_hex, public_key_to_address
 
 DIGEST_BYTES = SECRET_BYTES = 32
 KEYSTORE_BYTES_MAX = 65536
@@ -88,6 +88,20 @@ def write_keystore(path: Path, secret: bytes, password: str, *, light: bool = Tr
     except OSError as error:
         raise ConfigError(f"keystore {path}: {error.strerror}") from error
     return address
+
+
+def read_keystore_address(path: Path) -> Address:
+    """The address that a keystore names, without its password: a claim until the key is opened.
+
+    Raises:
+        ConfigError: no such file, others may read it, or it names none.
+    """
+    try:
+        return address_from_hex("0x" + json.loads(_read_private(path))["address"].lower().removeprefix("0x"))
+    except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+        if isinstance(error, ConfigError) and str(path) in str(error):
+            raise
+        raise ConfigError(f"keystore {path}: names no address; open it with its password") from None
 
 
 def _read_secret(path: Path, password: str) -> bytes:

@@ -6,7 +6,7 @@ Source: x402 v2, scheme batch-settlement on EVM; EIP-20; EIP-3009; errors of Ope
 from typing import Any
 
 from depai_robot.payment.channel import ChannelConfig
-from depai_robot.payment.eip712 import encode_collector_data
+from depai_robot.payment.eip712 import encode_address, encode_bytes32, encode_collector_data, encode_uint
 from depai_robot.ports import (
     CancelCall,
     ChainCall,
@@ -154,6 +154,14 @@ def token_call_to_arguments(call: TransferCall | CancelCall) -> tuple[str, list[
         transfer.nonce,
         transfer.signature,
     ]
+
+
+def encode_cancel(call: CancelCall) -> bytes:
+    """The call's data, for whoever sends it by other means: cancelAuthorization(address,bytes32,bytes)."""
+    selector = keccak256(b"cancelAuthorization(address,bytes32,bytes)")[:4]
+    words = encode_address(call.payer) + encode_bytes32(call.nonce) + encode_uint(3 * 32)
+    signature = encode_uint(len(call.signature)) + call.signature + bytes(-len(call.signature) % 32)
+    return selector + words + signature
 
 
 def _tuple(config: ChannelConfig) -> tuple[Any, ...]:

@@ -32,6 +32,7 @@ from depai_robot.app.part import (
     random_entropy,
 )
 from depai_robot.app.performer import DockingLink, RobotBody
+from depai_robot.app.policy_epoch import note_seen
 from depai_robot.app.program import Program, WrapPerform, make_worker, state_codec
 from depai_robot.app.runner import Runner, Snapshots
 from depai_robot.app.sealing import Keeper, Sealer
@@ -123,7 +124,7 @@ def open_wallet(
         docking: how it asks for motion.
 
     Raises:
-        ConfigError: the file, a key, the policy or the network is not as it must be.
+        ConfigError: the file, a key, the policy or the network is not as it must be, or a later policy was seen.
         JournalError: another process holds journal or key, or the journal is damaged.
     """
     file = read_wallet(path)
@@ -141,6 +142,12 @@ def open_wallet(
     chain = open_chain(network, payer or voucher, path, folder / "outbox.sqlite")
     broker = open_broker(file.broker, path, f"robot-{file.robot}")
     lock, journal = open_locked_journal(folder / "wallet.sqlite", voucher.address)
+    try:
+        note_seen(folder, settings.policy, chain_id)
+    except ConfigError as error:
+        journal.close()
+        lock.release()
+        raise ConfigError(f"{path}: {error}") from error
     return WalletParts(
         settings=settings,
         identity=identity,

@@ -22,6 +22,11 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
         "journal",
         "Look at a journal: show, verify, export, accept damage.",
     ),
+    "policy": (
+        "depai_robot.cli.policy",
+        "policy",
+        "The owner's desk: write, sign, show and check what a robot may spend.",
+    ),
     "report": ("depai_robot.cli.report", "report", "Write report.html again from a run's folder."),
     "setup": ("depai_robot.cli.setup", "setup", "Install parts that pip can't (the development chain)."),
     "station": ("depai_robot.cli.station", "station", "Run a charging station."),

@@ -76,6 +76,14 @@ def on_need(turn: RobotTurn, body: NeedVoucher, need_id: str, token: str) -> Non
     _sign(turn, offer, need_id)
 
 
+def waits_for_transfer(turn: RobotTurn) -> bool:
+    """Whether a signed transfer may still be confirmed: no power flows meanwhile, and to leave now would lose it."""
+    session = turn.session
+    if session.payment is None or not session.blocks:
+        return False
+    return turn.at.wall_s < session.blocks[-1].valid_before_s
+
+
 def _sign(turn: RobotTurn, offer: BlockOffer, need_id: str) -> None:
     session = turn.session
     agreement = session.contract()

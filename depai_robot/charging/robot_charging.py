@@ -395,7 +395,7 @@ def on_stall_timer(turn: RobotTurn) -> None:
     """Hardly anything came in for a while."""
     meter = turn.session.meter
     gained = meter.own_last_milliwh - meter.moved_milliwh
-    if gained >= turn.settings.stall_milliwh:
+    if gained >= turn.settings.stall_milliwh or robot_block.waits_for_transfer(turn):
         watch_flow(turn)
         return
     detail = (
@@ -406,4 +406,7 @@ def on_stall_timer(turn: RobotTurn) -> None:
 
 def on_meter_timer(turn: RobotTurn) -> None:
     """No statement, or none that can be believed, in time."""
+    if robot_block.waits_for_transfer(turn):
+        watch_meter(turn)
+        return
     stop(turn, "Timeout", "no meter statement in time", fault=FAILED)

@@ -157,10 +157,16 @@ def request_closing(turn: RobotTurn, charged_atomic: int | None = None) -> None:
         turn.record_signature(ceiling)
     ceiling = min(ceiling, turn.session.money.signed)
     turn.money(refund_rounds=money.refund_rounds + 1, owed=owed)
-    keep = ceiling == owed and should_keep(turn, ceiling)
-    turn.update(keep=keep)
-    build = build_closing if keep else build_refund
-    payload = build(agreement.agreed, agreement.channel, agreement.channel_id, ceiling)
+    keep_most = keepable_atomic(turn) if ceiling == owed else 0
+    rest = money.balance - ceiling
+    keep = 0 < rest <= keep_most
+    turn.update(keep=keep, keep_atomic=0 if keep else min(keep_most, rest))
+    key = agreement.channel_id
+    if keep:
+        payload = build_closing(agreement.agreed, agreement.channel, key, ceiling)
+    else:
+        amount = rest - keep_most if keep_most else None
+        payload = build_refund(agreement.agreed, agreement.channel, key, ceiling, amount)
     letter = turn.tell(
         PaymentBody(payload),
         keep=True,
@@ -169,8 +175,8 @@ def request_closing(turn: RobotTurn, charged_atomic: int | None = None) -> None:
     turn.update(payment=Pending(letter, need="", amount=0, charged=ceiling))
 
 
-def should_keep(turn: RobotTurn, owed_atomic: int) -> bool:
-    """Whether the rest stays in the channel: by cost, and only with a station that served well.
+def keepable_atomic(turn: RobotTurn) -> int:
+    """How much may stay in the channel, 0 for nothing: by cost, and only with a station that served well.
 
     It is worth it when the station charges less for a session on a kept channel than for one with a deposit, and
     what stays would pay for such a start and a tranche; the owner says how much may stay.
@@ -178,15 +184,16 @@ def should_keep(turn: RobotTurn, owed_atomic: int) -> bool:
     session = turn.session
     agreement = session.contract()
     offer = agreement.offer.offer
-    rest = session.money.balance - owed_atomic
     stop = session.stop
     if session.closing or session.keep_refused or (stop is not None and stop.fault):
-        return False
+        return 0
     if offer.reuse_fee_atomic is None:
-        return False
+        return 0
+    rest = session.money.balance - owed_atomic(turn)
     gain = offer.start_fee_atomic - offer.reuse_fee_atomic
     least = offer.reuse_fee_atomic + tranche_price_atomic(agreement.agreed.terms)
-    return gain > 0 and least <= rest <= turn.settings.keep_max_atomic
+    most = turn.settings.keep_max_atomic
+    return most if gain > 0 and least <= min(rest, most) else 0
 
 
 def on_closing_answer(turn: RobotTurn, body: PaymentResult, token: str) -> None:
@@ -302,7 +309,8 @@ def on_channel(turn: RobotTurn, fact: ChannelObserved) -> None:
         turn.update(overclaimed=True)
         convict(turn, f"station claimed {money.claimed}, owed is {owed}: {money.claimed - owed} lost")
     lapsed = has_lapsed(turn, fact.block_number)
-    if money.balance == money.claimed and (lapsed or (money.claimed and is_funded(turn))):
+    left = money.balance - money.claimed
+    if left <= session.keep_atomic and (lapsed or (money.claimed and is_funded(turn))):
         _wait_for_receipt(turn)
         return
     if turn.at_phase(RobotPhase.WITHDRAWING):
@@ -368,6 +376,7 @@ def give_up_on_station(turn: RobotTurn) -> None:
     turn.move(RobotPhase.WITHDRAWING)
     turn.answer(*(letter.id for letter in session.letters if letter.keep))
     turn.clear_timers()
+    turn.update(keep=False, keep_atomic=0)
     if session.dock == "held":
         turn.set_timer("held", turn.settings.poll_ms)
     if session.money.escrow:

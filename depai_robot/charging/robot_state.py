@@ -266,6 +266,7 @@ class Session(Dialogue, frozen=True, kw_only=True):
         restarted: the robot itself was away in this session.
         keep: its rest stays in the channel for the next session.
         survival: agreed under the policy's survival clause, above the usual price.
+        keep_atomic: so much stays in the channel, the rest was asked back.
         keep_refused: the station does not want that.
         closing: no energy: it only gets the rest of a kept channel back.
         rail: x402 scheme that it pays by.
@@ -305,6 +306,7 @@ class Session(Dialogue, frozen=True, kw_only=True):
     funds_atomic: int = -1
     restarted: bool = False
     keep: bool = False
+    keep_atomic: int = 0
     keep_refused: bool = False
     survival: bool = False
     closing: bool = False

@@ -4,6 +4,7 @@ Each transaction is followed by a look at the channel, and what to do next follo
 a failure or somebody else's transaction changes nothing but the time it takes.
 """
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from depai_robot.charging.effect import (
@@ -30,7 +31,14 @@ from depai_robot.charging.transition import StationPhase
 from depai_robot.payment.eip712 import settlement_domain
 from depai_robot.payment.receipt import Receipt, Transactions, format_receipt
 from depai_robot.payment.voucher import VoucherLimits, VoucherRefusedError, check_voucher
-from depai_robot.payment.x402 import EXACT, SCHEME, RefundPayload, VoucherPayload, json_to_voucher
+from depai_robot.payment.x402 import (
+    EXACT,
+    SCHEME,
+    RefundPayload,
+    VoucherPayload,
+    json_to_voucher,
+    parse_amount,
+)
 from depai_robot.values.error import DepaiError
 from depai_robot.values.identity import address_to_hex
 
@@ -89,6 +97,9 @@ def on_refund(turn: StationTurn, body: PaymentBody, message_id: str) -> None:
         _keep(turn, message_id)
         return
     turn.update(refund_message=message_id)
+    if isinstance(payload, RefundPayload) and payload.amount is not UNSET:
+        rest = channel.balance - channel.charged
+        turn.update(rest_target=max(0, rest - parse_amount(payload.amount)))
     start_claiming(turn)
 
 
@@ -166,9 +177,10 @@ def on_channel(turn: StationTurn, fact: ChannelObserved) -> None:
             wish = ClaimWish(channel.config, channel.ceiling, channel.signature, due)
             turn.start(PrepareTransaction(turn.purpose("claim"), wish))
         return
-    if channel.balance > channel.claimed and not turn.at_phase(StationPhase.PAYING):
+    rest = channel.balance - channel.claimed - session.rest_target
+    if rest > 0 and not turn.at_phase(StationPhase.PAYING):
         _go(turn, StationPhase.REFUNDING)
-        wish_back = RefundWish(channel.config, channel.balance - channel.claimed)
+        wish_back = RefundWish(channel.config, rest)
         turn.start(PrepareTransaction(turn.purpose("refund"), wish_back))
         return
     if "settle" in session.transactions:

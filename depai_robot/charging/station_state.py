@@ -128,6 +128,7 @@ class StationSession(Dialogue, frozen=True, kw_only=True):
         path: phases so far with their causes.
         closing: no energy: the robot only gets the rest of a kept channel back.
         kept: the robot left its rest in the channel.
+        rest_target: so much is left in the channel by a partial refund; 0 gives all the rest back.
         blocks_only: it pays by transfers (scheme exact); the channel only holds their sums.
         blocks: sold so.
         block_fee_atomic: quoted.
@@ -162,6 +163,7 @@ class StationSession(Dialogue, frozen=True, kw_only=True):
     path: tuple[tuple[str, str], ...] = ()
     closing: bool = False
     kept: bool = False
+    rest_target: int = 0
     blocks_only: bool = False
     blocks: tuple[SoldBlock, ...] = ()
     block_fee_atomic: int = 0

@@ -460,10 +460,14 @@ def build_closing(agreed: Agreed, channel: ChannelJson, key: bytes, charged_atom
     return _build_payload(agreed, msgspec.structs.replace(agreed.requirements, amount="0"), payload)
 
 
-def build_refund(agreed: Agreed, channel: ChannelJson, key: bytes, charged_atomic: int) -> PaymentPayload:
-    """Asks for all the rest back: a voucher at exactly what is charged; its signature is still empty."""
+def build_refund(
+    agreed: Agreed, channel: ChannelJson, key: bytes, charged_atomic: int, amount_atomic: int | None = None
+) -> PaymentPayload:
+    """Asks for the rest back: a voucher at exactly what is charged, unsigned yet; None for all of it."""
     payload = RefundPayload(
-        channel_config=config_to_json(channel_config(channel)), voucher=_empty_voucher(key, charged_atomic)
+        channel_config=config_to_json(channel_config(channel)),
+        voucher=_empty_voucher(key, charged_atomic),
+        amount=UNSET if amount_atomic is None else str(amount_atomic),
     )
     return _build_payload(agreed, agreed.requirements, payload)
 

@@ -67,6 +67,9 @@ class Checks:
                 assert money.signed == 0
                 continue
             terms = session.agreement.agreed.terms
+            if session.rail == "exact":
+                self.blocks(session)
+                continue
             assert money.signed <= max(money.escrow, money.base + terms.start_fee_atomic)
             # 3: at most one tranche ahead of reconciled energy and agreed fees
             if session.phase in SIGNING:
@@ -83,6 +86,15 @@ class Checks:
         assert state.ledger.day_atomic(now_s) <= policy.day_max_atomic
         assert state.ledger.escrow_total_atomic <= policy.escrow_total_max_atomic
         assert state.ledger.unsettled_total_atomic <= policy.day_max_atomic
+
+    def blocks(self, session: Any) -> None:
+        """3 on the second rail: a block is paid only when the one before it was delivered."""
+        block = session.agreement.agreed.block
+        assert session.money.signed == len(session.blocks) * block.price_atomic
+        slack = max(100, block.block_milliwh // 20)
+        delivered = (session.meter.reconciled.station_milliwh + slack) // block.block_milliwh
+        assert len(session.blocks) <= delivered + 1
+        assert not session.blocks or session.meter.begin_milliwh >= 0, "nothing is paid before contact"
 
     def station(self, agent: Any) -> None:
         supply = self.world.supplies[agent.name]
@@ -116,6 +128,8 @@ def spoil(draft: Any, field: str) -> Any:
             item = replace(item, amount=str(10 * int(item.amount) + 5000))
         elif field == "payee":
             item = replace(item, pay_to="0x" + "22" * 20)
+        elif field == "charged" and item.scheme == "exact":
+            item = replace(item, max_timeout_seconds=3)
         elif field == "charged":
             state = replace(item.extra.channel_state, charged_cumulative_amount="999999")
             item = replace(item, extra=replace(item.extra, channel_state=state))
@@ -141,15 +155,18 @@ class Machines(RuleBasedStateMachine):
         seed=st.integers(0, 2**32),
         stations=st.integers(1, 2),
         idle_fee=st.sampled_from([0, 50]),
-        keep=st.booleans(),
+        keep=st.sampled_from([0, 900, 10_000]),
+        block=st.sampled_from([0, 0, 1200]),
     )
-    def begin(self, seed: int, stations: int, idle_fee: int, keep: bool) -> None:
+    def begin(self, seed: int, stations: int, idle_fee: int, keep: int, block: int) -> None:
         self.random = random.Random(seed)
         quick = {
             "arrival_timeout_ms": 60_000,
             "refund_wait_ms": 30_000,
             "idle_fee_atomic_per_min": idle_fee,
             "reuse_fee_atomic": 100 if keep else 0,
+            "block_milliwh": block,
+            "block_fee_atomic": 100,
             "claim_interval_ms": 60_000,
             "claim_at_atomic": 4000,
         }
@@ -159,7 +176,7 @@ class Machines(RuleBasedStateMachine):
                 docking_timeout_ms=30_000,
                 settle_timeout_ms=60_000,
                 bar_s=30,
-                keep_max_atomic=10_000 if keep else 0,
+                keep_max_atomic=keep,
             ),
             [
                 make_station_settings(name, pose_mm_mrad=(3000 + 1000 * n, 0, 0), **quick)
@@ -398,6 +415,9 @@ class Machines(RuleBasedStateMachine):
             receipt = parse_receipt(text)
             assert receipt.session not in seen, "two receipts for one session"
             seen.add(receipt.session)
+            if receipt.scheme == "exact":
+                assert receipt.claimed_atomic == receipt.owed_atomic == receipt.blocks * receipt.block_atomic
+                continue
             row = world.chain.channel(bytes.fromhex(receipt.channel[2:]))
             assert receipt.claimed_atomic <= row["claimed"]
             in_channel = receipt.claimed_atomic + receipt.left_atomic

@@ -161,7 +161,7 @@ def test_a_transfer_that_is_never_sent_lapses_and_was_never_paid():
     )
     world.run(lambda: len(world.robot.state.offers) == 1, 5)
     world.request("s-1", WH)
-    assert world.run(lambda: world.phase == "SETTLING", 200), world.story()
+    assert world.run(lambda: world.phase == "SETTLING", 500), world.story()
     assert world.robot.state.ledger.escrow_total_atomic == PRICE, "it may still be sent"
     assert world.run(
         lambda: (world.chain.__setattr__("number", world.chain.number + 1), world.phase == "SETTLED")[1], 600
@@ -199,3 +199,19 @@ def test_the_operator_stops_in_the_midst_of_a_block():
     assert world.run(lambda: world.phase == "SETTLED", 300), world.story()
     receipt = receipt_of(world)
     assert receipt.owed_atomic == 801 * receipt.blocks
+
+
+def test_a_slow_chain_does_not_make_the_robot_leave_what_it_has_paid():
+    world = block_world()
+    world.run(lambda: len(world.robot.state.offers) == 1, 5)
+    world.request("s-1", WH)
+    assert world.run(lambda: bool(world.robot.state.session.blocks), 120)
+    world.chain.down = True
+    world.run(lambda: False, 90)
+    assert world.phase == "CHARGING"
+    world.chain.down = False
+    assert world.run(lambda: world.phase == "SETTLED", 300), world.story()
+    receipt = receipt_of(world)
+    assert (receipt.blocks, receipt.fault) == (1, "")
+    assert receipt.robot_energy_milliwh >= WH
+    assert not world.evidence

@@ -110,12 +110,40 @@ def test_a_channel_that_holds_too_little_is_topped_up():
     assert second.amount_atomic < first.amount_atomic + rest
 
 
-def test_nothing_stays_beyond_what_the_owner_allows():
+def test_what_is_beyond_the_owners_limit_comes_back_and_the_rest_stays():
     world = world_that_keeps(keep_max_atomic=5000)
     fill(world, 50 * WH)
-    assert len(calls_of(world, fx.RefundWish)) == 1
+    (refund,) = calls_of(world, fx.RefundWish)
+    first = receipts(world)[-1]
+    assert first.left_atomic == 5000
+    assert first.returned_atomic == refund.amount_atomic
+    assert first.deposited_atomic == first.claimed_atomic + first.returned_atomic + 5000
+    assert world.robot.state.ledger.escrow_total_atomic == 5000
+    world.run_session("s-1", 2 * WH)
+    assert len(calls_of(world, fx.DepositWish)) == 1, "what stayed pays for a small session"
+
+
+def test_nothing_stays_when_the_owners_limit_holds_no_tranche():
+    world = world_that_keeps(keep_max_atomic=599)
+    fill(world, 50 * WH)
     assert receipts(world)[-1].left_atomic == 0
     assert world.robot.state.ledger.escrow_total_atomic == 0
+
+
+def test_a_partial_refund_survives_a_crash_of_either_side():
+    for who in ("robot", "a"):
+        world = world_that_keeps(keep_max_atomic=5000)
+        world.run(lambda w=world: len(w.robot.state.offers) == 1, 5)
+        world.request("s-0", 50 * WH)
+        assert world.run(lambda w=world: w.phase == "CHARGING", 120)
+        world.run(lambda: False, 20)
+        world.give(world.robot, ft.StopRequested(world.at, "enough"))
+        assert world.run(lambda w=world: w.phase == "SETTLING", 300)
+        world.run(lambda: False, 0.4)
+        world.crash(next(agent for agent in world.agents if agent.name == who), 1)
+        assert world.run(lambda w=world: w.phase == "SETTLED", 300), world.story()
+        assert receipts(world)[-1].left_atomic == 5000
+        assert len(calls_of(world, fx.RefundWish)) == 1
 
 
 def test_nothing_stays_with_a_station_that_gains_nothing_by_it():

@@ -21,7 +21,7 @@ _WALLET = click.option(
 
 @click.group()
 def channel() -> None:
-    r"""Payment channels of a robot: look, close, withdraw.
+    """Payment channels of a robot: look, close, withdraw.
 
     \b
     What is in them:           depai-robot channel list --config wallet.yaml
@@ -31,7 +31,7 @@ def channel() -> None:
     A channel is named by the first digits of its id. Closing costs the robot no gas and takes as long as the
     station takes to answer; withdrawing costs gas and the channel's delay (15 minutes to 30 days), and needs
     nobody's help.
-    """
+    """  # noqa: D301 (click wants the character itself)
 
 
 def _known(config: Path) -> "tuple[WalletFile, NetworkFile, Path, dict[ChannelId, KnownChannel]]":

@@ -15,7 +15,7 @@ _KEY = click.option("--key", type=_FILE, help="Keystore V3 of the signing key. I
 
 @click.group()
 def policy() -> None:
-    r"""What a robot may spend, signed by its owner, off the robot.
+    """What a robot may spend, signed by its owner, off the robot.
 
     \b
     1. A draft with comments:   depai-robot policy init draft.yaml --robot 0x...
@@ -25,7 +25,7 @@ def policy() -> None:
 
     Where the robot shall hold no payer's key, the treasury signs deposits beforehand (presign), each for one
     station, and takes back what was not sent (cancel).
-    """
+    """  # noqa: D301 (click wants the character itself)
 
 
 @policy.command()

@@ -87,10 +87,12 @@ class ChainPart(_Part, frozen=True, kw_only=True):
     Attributes:
         network: name of a file in config/network, or a path.
         rpc_urls: instead of the network file's.
+        agree: instead of the network file's; at most as many as there are endpoints.
     """
 
     network: str
     rpc_urls: list[str] = []
+    agree: Annotated[int, Meta(ge=1, le=16)] | None = None
 
 
 class TlsPart(_Part, frozen=True, kw_only=True):
@@ -473,6 +475,8 @@ def read_network(chain: ChainPart, beside: Path) -> NetworkFile:
     network = read_yaml(path, NetworkFile)
     if chain.rpc_urls:
         network = msgspec.structs.replace(network, rpc_urls=chain.rpc_urls)
+    if chain.agree is not None:
+        network = msgspec.structs.replace(network, agree=chain.agree)
     return network
 
 

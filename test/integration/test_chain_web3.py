@@ -1,20 +1,17 @@
 """The chain adapter against endpoints that fail, lag, lie or talk nonsense, in front of a real EVM."""
 
-import json
 import socket
-import threading
 import time
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import requests
 
 from depai_robot.adapters import chain_account
 from depai_robot.adapters.anvil import fund
 from depai_robot.adapters.web3_chain import Web3Chain
 from depai_robot.payment import eip712
 from depai_robot.ports import TransactionStatus
+from depai_robot.sim.rpc_proxy import RpcProxy
 from depai_robot.values.error import BugError, ConfigError, FinalChainError, RetryableChainError
 from test.chain_world import AnvilWorld, Party, network_of, send, settled, start_chain
 
@@ -26,58 +23,19 @@ def world(tmp_path_factory):
     world.close()
 
 
-class Endpoint:
-    """A JSON-RPC endpoint that forwards to a chain, except where it is told to answer otherwise."""
-
-    def __init__(self, url, **answers):
-        self.asked = []
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_):
-                pass
-
-            def do_POST(handler):
-                body = handler.rfile.read(int(handler.headers["Content-Length"]))
-                question = json.loads(body)
-                self.asked.append(question["method"])
-                answer = answers.get(question["method"], answers.get("everything"))
-                if callable(answer):
-                    answer = answer(question)
-                if answer is None:
-                    data = requests.post(url, data=body, headers={"content-type": "application/json"}).content
-                elif isinstance(answer, bytes):
-                    data = answer
-                else:
-                    data = json.dumps({"jsonrpc": "2.0", "id": question["id"]} | answer).encode()
-                handler.send_response(200)
-                handler.send_header("Content-Type", "application/json")
-                handler.send_header("Content-Length", str(len(data)))
-                handler.end_headers()
-                handler.wfile.write(data)
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v2/secret-access-key"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self):
-        self._server.shutdown()
-        self._server.server_close()
-
-
 @pytest.fixture
 def endpoint(world):
     opened = []
 
     def make(**answers):
-        opened.append(Endpoint(world.anvil.url, **answers))
+        opened.append(RpcProxy(world.anvil.url))
+        for method, answer in answers.items():
+            opened[-1].lie(method, answer)
         return opened[-1]
 
     yield make
     for item in opened:
-        item.close()
+        item.stop()
 
 
 @pytest.fixture

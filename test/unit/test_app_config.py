@@ -131,5 +131,12 @@ def test_a_network_that_is_not_there_has_a_neighbour() -> None:
         read_network(ChainPart(network="base_sepolia"), WALLET)
 
 
+def test_a_file_names_endpoints_and_how_many_must_agree() -> None:
+    urls = ["https://a.example", "https://b.example"]
+    network = read_network(ChainPart(network="base", rpc_urls=urls, agree=2), WALLET)
+    assert (network.rpc_urls, network.agree) == (urls, 2)
+    assert read_network(ChainPart(network="base"), WALLET).agree == 1
+
+
 def test_no_neighbour_lists_what_there_is() -> None:
     assert nearest("zzz", ["b", "a"]) == ", expected one of a, b"

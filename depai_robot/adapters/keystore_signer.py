@@ -5,12 +5,14 @@ Python can't wipe memory: a core dump of the process holds the key. The wallet t
 
 import json
 import os
+import secrets
 import stat
 from pathlib import Path
 from typing import Any
 
 from coincurve import PrivateKey
 
+from depai_robot.payment.signature import CURVE_ORDER
 from depai_robot.values.error import BugError, ConfigError
 from depai_robot.values.identity import Address, address_from_hex, address_to_hex, public_key_to_address
 
@@ -60,6 +62,14 @@ class KeystoreSigner:
             raise BugError(f"a digest has {DIGEST_BYTES} bytes, got {len(digest)}")
         signature = bytes(self._key.sign_recoverable(digest, hasher=None))
         return signature[:64] + bytes([signature[64] + 27])
+
+
+def new_secret() -> bytes:
+    """A key from the system's randomness."""
+    while True:
+        secret = secrets.token_bytes(SECRET_BYTES)
+        if 0 < int.from_bytes(secret, "big") < CURVE_ORDER:
+            return secret
 
 
 def write_keystore(path: Path, secret: bytes, password: str, *, light: bool = True) -> Address:

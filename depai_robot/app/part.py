@@ -3,6 +3,8 @@
 import fcntl
 import os
 import secrets
+import socket
+import sys
 import time
 from pathlib import Path
 
@@ -141,6 +143,10 @@ def open_chain(
 class KeyLock:
     """One process per key on this machine, whatever folder its journal is in: two must never sign.
 
+    A file's lock, and on Linux a name in the abstract socket namespace besides: that one is the same for every user,
+    folder and environment (a service and a shell have other runtime folders). Both go with the process, however it
+    ends. Other machines, and containers with a network of their own, are out of reach: one key is for one robot.
+
     Raises:
         JournalError: another process holds it.
     """
@@ -163,10 +169,24 @@ class KeyLock:
             raise JournalError(
                 f"key {address_to_hex(address)} is in use by another process: two must never sign"
             ) from error
+        self._name: socket.socket | None = None
+        if sys.platform != "linux":
+            return
+        self._name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            self._name.bind(f"\0depai-{address_to_hex(address)}")
+        except OSError as error:
+            self.release()
+            raise JournalError(
+                f"key {address_to_hex(address)} is in use by another process, perhaps another user's: two must never"
+                " sign"
+            ) from error
 
     def release(self) -> None:
         """Lets another process sign."""
         os.close(self._file)
+        if self._name is not None:
+            self._name.close()
 
 
 def open_locked_journal(path: Path, owner: Address) -> tuple[KeyLock, SqliteJournal]:

@@ -22,6 +22,11 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
         "journal",
         "Look at a journal: show, verify, export, accept damage.",
     ),
+    "key": (
+        "depai_robot.cli.key",
+        "key",
+        "Make, show and change the keys of a robot, a station or an owner.",
+    ),
     "policy": (
         "depai_robot.cli.policy",
         "policy",

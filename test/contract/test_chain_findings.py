@@ -190,12 +190,12 @@ def test_how_many_rows_a_claim_takes(world, batch):
         assert 20_000 < per_row < 45_000
 
 
-@pytest.mark.parametrize("gas_max", [1, 60_000, 200_000, 500_000, 10**7])
-def test_a_batch_is_made_as_small_as_the_gas_allows(batch, gas_max):
+def test_a_batch_is_made_as_small_as_the_gas_allows(batch):
     chain, rows = batch
-    fit = fit_rows(chain, rows, gas_max)
-    assert rows[: len(fit)] == fit
-    assert len(fit) == 1 or chain.simulate(ClaimCall(fit)) <= gas_max
-    if len(fit) < len(rows):
-        assert chain.simulate(ClaimCall(rows[: len(fit) + 1])) > gas_max
+    for gas_max in (1, 60_000, 200_000, 500_000, 10**7):
+        fit = fit_rows(chain, rows, gas_max)
+        assert rows[: len(fit)] == fit
+        assert len(fit) == 1 or chain.simulate(ClaimCall(fit)) <= gas_max
+        if len(fit) < len(rows):
+            assert chain.simulate(ClaimCall(rows[: len(fit) + 1])) > gas_max
     assert len(send(chain, ClaimCall(fit))) == len(fit)

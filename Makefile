@@ -54,8 +54,8 @@ format: setup-test  ## lay the code out
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-faults: setup-test  ## kill -9 of wallet and station after every journal row and every effect (minutes)
-	DEPAI_FAULTS=all $(BIN)/python -m pytest test/fault $(ARGS)
+faults: setup-test  ## every fault at every place of a session; writes docs/faults.md (an hour; ARGS="--points 6": minutes)
+	$(BIN)/python -m bench.faults $(ARGS)
 
 bench: setup-test  ## measure, and write docs/benchmarks.md
 	$(BIN)/python -m bench.all $(ARGS)

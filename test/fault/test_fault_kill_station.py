@@ -154,12 +154,12 @@ def run_case(world: AppWorld, folder: Path, case: Case, name: str, make_broker: 
     own.mkdir()
     case = replace(case, folder=own, session=name)
     network = read_network(ChainPart(network="development", rpc_urls=[case.rpc_url]), folder / "none.yaml")
-    station = StationProcess(case, world.pads.supplies[STATION, 1])
+    station = StationProcess(case, world.pads.supplies[case.station, 1])
     docking = TeleportingDock(world.pads)
     parts, hardware = make_wallet_parts(
         own,
         world.socket,
-        robot_settings(network.network(), (STATION,), ROBOT, retry_ms=5000),
+        robot_settings(network.network(), (case.station,), case.robot, retry_ms=5000),
         make_broker,
         lambda signer: open_chain(network, signer, folder),
         docking,

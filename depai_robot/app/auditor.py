@@ -141,27 +141,27 @@ def _place(robot: _Robot, message: Message) -> str:
 
 def _check_bytes(evidence: Evidence) -> Iterator[Finding]:
     """5: what is signed under one id is signed once."""
-    token_by_id: dict[tuple[bytes, str], str] = {}
+    token_by_id: dict[tuple[bytes, str], bytes] = {}
     for message in evidence.messages:
         if not message.sealed:
             continue
-        if token_by_id.setdefault((message.sender, message.id), message.token) != message.token:
+        if token_by_id.setdefault((message.sender, message.id), message.digest) != message.digest:
             yield Finding(5, evidence.name, f"message {message.id} was signed twice, with other bytes")
 
 
 def _check_sides(journals: Sequence[Evidence]) -> Iterator[Finding]:
     """4: whatever reached the other side stands in its signer's journal."""
-    sealed: dict[bytes, set[str]] = defaultdict(set)
+    sealed: dict[bytes, set[bytes]] = defaultdict(set)
     for item in journals:
         for message in item.messages:
             if message.sealed:
-                sealed[message.sender].add(message.token)
+                sealed[message.sender].add(message.digest)
     for item in journals:
         for message in item.messages:
             if (
                 not message.sealed
                 and message.sender in sealed
-                and message.token not in sealed[message.sender]
+                and message.digest not in sealed[message.sender]
             ):
                 yield Finding(
                     4,
@@ -219,16 +219,11 @@ def _check_signatures(robot: _Robot, limits: Limits) -> Iterator[Finding]:
             yield Finding(9, where, f"pays 0x{item.receiver.hex()}, which the policy does not name")
 
 
-def _terms_of(robot: _Robot, session: str, receiver: bytes, before_row: int) -> _Terms | None:
-    """The newest quote of that receiver for the session."""
+def _terms_of(quotes: Sequence[Message], receiver: bytes, before_row: int) -> _Terms | None:
+    """The newest quote of that receiver."""
     found = None
-    for message in robot.evidence.messages:
-        if (
-            message.sealed
-            or message.kind != "quote"
-            or message.session != session
-            or message.row > before_row
-        ):
+    for message in quotes:
+        if message.row > before_row:
             continue
         required = message.body["payment_required"]
         if bytes.fromhex(required["accepts"][0]["payTo"][2:]) != receiver:
@@ -248,12 +243,15 @@ def _terms_of(robot: _Robot, session: str, receiver: bytes, before_row: int) -> 
 def _check_energy(robot: _Robot, limits: Limits) -> Iterator[Finding]:
     """3: at most one tranche ahead of energy that the station states and the robot's own meter explains."""
     payments = {item.message.row: item for item in robot.vouchers}
+    quotes: dict[str, list[Message]] = defaultdict(list)
     terms: dict[str, _Terms | None] = {}
     base: dict[str, int] = {}
     closed: dict[bytes, int] = {}
     stated: dict[str, tuple[int, int]] = {}
     own: dict[str, tuple[int, int]] = {}
     for message in robot.evidence.messages:
+        if not message.sealed and message.kind == "quote":
+            quotes[message.session].append(message)
         if not message.sealed and message.kind in ("need-voucher", "session.event"):
             text = message.body.get("statement")
             if text and message.own_milliwh is not None:
@@ -271,7 +269,7 @@ def _check_energy(robot: _Robot, limits: Limits) -> Iterator[Finding]:
             continue
         key = message.session
         if terms.get(key) is None:
-            terms[key] = _terms_of(robot, key, item.receiver, message.row)
+            terms[key] = _terms_of(quotes[key], item.receiver, message.row)
             base[key] = closed.get(item.channel, 0)
         agreed = terms[key]
         if agreed is None:

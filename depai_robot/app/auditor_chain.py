@@ -5,6 +5,7 @@ Source of events and functions: x402 v2, scheme batch-settlement on EVM; EIP-20;
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import requests
@@ -45,7 +46,7 @@ class Event:
     amount: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ChainRecord:
     """A chain as an auditor sees it.
 
@@ -65,8 +66,15 @@ class ChainRecord:
 
     def total(self, name: str, subject: bytes) -> int:
         """Sum of an event's amounts; of Claimed the last."""
-        amounts = [item.amount for item in self.events if item.name == name and item.subject == subject]
-        return amounts[-1] if name == "Claimed" and amounts else sum(amounts)
+        return self._totals.get((name, subject), 0)
+
+    @cached_property
+    def _totals(self) -> dict[tuple[str, bytes], int]:
+        totals: dict[tuple[str, bytes], int] = {}
+        for item in self.events:
+            before = 0 if item.name == "Claimed" else totals.get((item.name, item.subject), 0)
+            totals[item.name, item.subject] = before + item.amount
+        return totals
 
 
 class Rpc:

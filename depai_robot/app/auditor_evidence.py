@@ -49,7 +49,7 @@ class Message:
         row: of the journal.
         sealed: written by the journal's owner; otherwise it came in.
         wall_s: when it was journalled.
-        token: its bytes.
+        digest: of its bytes.
         sender: address of the key that signed it.
         id, session, kind: of the envelope.
         body: as JSON.
@@ -59,7 +59,7 @@ class Message:
     row: int
     sealed: bool
     wall_s: int
-    token: str
+    digest: bytes
     sender: bytes
     id: str
     session: str
@@ -153,7 +153,7 @@ def _read_message(row: int, sealed: bool, fact: dict[str, Any]) -> Message:
         row,
         sealed,
         int(fact["at"][1]),
-        token,
+        hashlib.sha256(token.encode()).digest(),
         sender,
         str(payload["id"]),
         str(payload["session"]),

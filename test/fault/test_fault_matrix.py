@@ -10,7 +10,7 @@ from test.fault.fault_cases import GROUPS, first_of_each, make_cases
 from test.fault.fault_matrix import run_matrix
 
 TRANCHE_ATOMIC = 600
-LANES = 4
+LANES = 7
 ALL = os.environ.get("DEPAI_FAULTS") == "all"
 
 

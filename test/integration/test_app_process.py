@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as mqtt
 import psutil
 import pytest
 import yaml
@@ -30,8 +31,10 @@ from depai_robot.sim.supply import SimulatedSupply, SupplyModel
 from depai_robot.values.error import ConfigError, JournalError
 from depai_robot.values.identity import address_to_hex
 from test.app_world import TeleportingDock, make_policy, robot_key, station_key, until
+from test.secret_search import Search
 
-ROBOT, STATION, PASSWORD = "robot-7", "gate", "correct horse"
+ROBOT, STATION, PASSWORD = "robot-7", "gate", "correct horse battery"
+ROLES = ("identity", "voucher", "payer", "receiver", "meter")
 OWNER = DevelopmentSigner("owner")
 
 
@@ -46,6 +49,22 @@ def write_secret(path: Path, text: str) -> None:
     path.chmod(0o600)
 
 
+def listen(port: int, path: Path) -> mqtt.Client:
+    """Writes all that the broker carries into a file."""
+    file = path.open("ab", buffering=0)
+
+    def take(_client, _data, message) -> None:
+        file.write(message.topic.encode() + b" " + message.payload + b"\n")
+
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "listener")
+    client.on_message = take
+    client.on_connect = lambda client, *_: client.subscribe("#")
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    client.user_data_set(file)
+    return client
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Broker, chain, pads and the files of both programs."""
@@ -54,6 +73,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     broker = start_broker(folder / "broker")
     chain = start_anvil(folder / "chain")
+    listener = listen(broker.port, folder / "mqtt.log")
     model = parse_robot(resource_path("config", "robot.yaml").read_text()).battery
     pads = ChargingPads(
         ROBOT,
@@ -69,6 +89,7 @@ def site(tmp_path_factory):
         write_secret(folder / "secrets" / "station", PASSWORD)
         for role in ("identity", "receiver", "meter"):
             write_keystore(folder / "keys" / f"{role}.json", station_key(STATION, role).secret, PASSWORD)
+        write_keystore(folder / "keys" / "voucher.json", robot_key(ROBOT, "voucher").secret, PASSWORD)
         keys = {
             role: {"keystore": f"keys/{role}.json", "password_file": "secrets/station"}
             for role in ("identity", "receiver", "meter")
@@ -108,8 +129,12 @@ def site(tmp_path_factory):
                 **common,
                 "robot": ROBOT,
                 "folder": "wallet",
-                "keys": {
-                    role: {"development": f"{ROBOT} {role}"} for role in ("identity", "voucher", "payer")
+                "keys": {role: {"development": f"{ROBOT} {role}"} for role in ("identity", "payer")}
+                | {
+                    "voucher": {
+                        "keystore": str(folder / "keys" / "voucher.json"),
+                        "password_file": str(folder / "secrets" / "station"),
+                    }
                 },
                 "owner": address_to_hex(OWNER.address),
                 "policy": "policy.json",
@@ -119,6 +144,9 @@ def site(tmp_path_factory):
         )
         yield folder, pads
     finally:
+        listener.disconnect()
+        listener.loop_stop()
+        listener.user_data_get().close()
         clockwork.close()
         server.close()
         chain.stop()
@@ -186,6 +214,21 @@ def test_a_session_over_real_processes_survives_a_kill_of_the_station(site) -> N
         if station.poll() is None:
             station.kill()
             station.wait()
+
+
+def test_no_key_and_no_passphrase_is_in_logs_files_or_messages(site, capfd) -> None:
+    """After a session with a killed station in between: everything that the programs left, and all MQTT traffic."""
+    folder, _ = site
+    assert b"/offer " in (folder / "mqtt.log").read_bytes()
+    search = Search(
+        [key.secret for role in ROLES for key in (robot_key(ROBOT, role), station_key(STATION, role))],
+        [PASSWORD],
+    )
+    found, count = search.in_folder(folder, skip=[folder / "secrets" / "station"])
+    assert found == []
+    assert count > 10
+    assert search.in_bytes("".join(capfd.readouterr()).encode(), "output") == []
+    assert not [path for path in Path.cwd().glob("core*") if path.is_file()]
 
 
 def test_two_wallets_of_one_key_are_refused(site) -> None:

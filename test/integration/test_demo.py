@@ -18,6 +18,7 @@ from mcap.reader import make_reader
 from depai_robot.adapters.anvil import find_anvil
 from depai_robot.payment.receipt import parse_receipt
 from depai_robot.sim.key import DevelopmentSigner
+from test.secret_search import Search
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,6 +77,21 @@ def check_recording(path: Path) -> None:
     assert counts["/camera/image_raw/compressed"] > 5
 
 
+def search_for_secrets(run: Path, output: str) -> None:
+    """No key is in what was said, in any file, or in any recorded ROS message; the journals hold what MQTT carried."""
+    names = {
+        name
+        for path in run.glob("*.yaml")
+        for name in re.findall(r"development: '?(.+?)'?$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert len(names) >= 3 + 3 * 2, "a robot's keys and those of two stations at least"
+    search = Search([DevelopmentSigner(name).secret for name in names])
+    found, count = search.in_folder(run)
+    assert found == []
+    assert count > 20
+    assert search.in_bytes(output.encode(), "output") == []
+
+
 def test_an_honest_run_reconciles(tmp_path: Path) -> None:
     run, done = run_demo(tmp_path / "out")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
@@ -98,6 +114,7 @@ def test_an_honest_run_reconciles(tmp_path: Path) -> None:
         run / "statements.ocmf", f"M-{receipt.station}", meter_key(run)
     )
     assert energy_milliwh == receipt.station_energy_milliwh
+    search_for_secrets(run, done.stdout + done.stderr)
 
 
 @pytest.mark.parametrize("cheat", ["over-meter"])

@@ -53,6 +53,11 @@ TOPICS: tuple[tuple[str, str, str], ...] = (
         "Smallest meter cheat that is found",
         "at no more than one false alarm in 10,000 honest sessions; prices at 0.40 USDC per kWh",
     ),
+    (
+        "long_run",
+        "Ten thousand sessions with random faults",
+        "target: the independent auditor finds nothing; accelerated, with `--sessions 10000`",
+    ),
     ("detector", "Dock detector on one core", "peer: OpenCV's ArUco on the same frames"),
     ("docking", "Docking over the whole chain", "target: at least 98 of 100 runs end in contact"),
 )
@@ -107,7 +112,9 @@ def main() -> int:
         help="these topics; the others' figures stay",
     )
     parser.add_argument("--runs", type=int, default=100, help="docking runs (default 100)")
+    parser.add_argument("--sessions", type=int, default=1000, help="of the long run (default 1000)")
     arguments = parser.parse_args()
+    options: dict[str, tuple[int, ...]] = {"docking": (arguments.runs,), "long_run": (arguments.sessions,)}
     begin = time.monotonic()
     status = 0
     for name, title, target in TOPICS:
@@ -117,7 +124,7 @@ def main() -> int:
         print(f"[{time.monotonic() - begin:5.0f} s] {name}: {title}", flush=True)
         try:
             module = importlib.import_module(f"bench.{name}")
-            figures = module.measure(arguments.runs) if name == "docking" else module.measure()
+            figures = module.measure(*options.get(name, ()))
         except Exception as error:  # noqa: BLE001 - one part's failure must not lose the others' figures
             figures, status = {"failed": f"{type(error).__name__}: {error}"}, 1
         for figure, value in rows(figures):

@@ -131,7 +131,9 @@ def stock_buyer(anvil, usdc: int = 10_000):
     """A requests session of the stock client, and its address."""
     key = signer("http buyer")
     anvil.fund(key.address, usdc)
-    client = register_exact_evm_client(x402ClientSync().set_spend_controls(False), Account.from_key(key.secret))
+    client = register_exact_evm_client(
+        x402ClientSync().set_spend_controls(False), Account.from_key(key.secret)
+    )
     return x402_requests(client), key
 
 

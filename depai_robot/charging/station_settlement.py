@@ -45,6 +45,9 @@ from depai_robot.values.identity import address_to_hex
 RECEIPT = "receipt"
 """Nobody asks for a receipt; kept like an answer, so that a restart says it again."""
 
+DOUBTS_MAX = 8
+"""Looks at a channel that seems emptied: with 2 s between the first two, four minutes in all."""
+
 _ACTION = {
     StationPhase.CLAIMING.value: "claim",
     StationPhase.REFUNDING.value: "refund",
@@ -170,12 +173,17 @@ def on_channel(turn: StationTurn, fact: ChannelObserved) -> None:
     if any(turn.purpose(what) in session.jobs for what in _ACTION.values()):
         turn.ignore("channel read while a transaction is under way")
         return
+    if _doubts(turn, fact):
+        return
     channel = turn.channel(balance=fact.balance_atomic, claimed=fact.total_claimed_atomic)
     due = min(channel.charged, channel.balance)
     if due > channel.claimed:
-        if turn.at_phase(StationPhase.CLAIMING):
-            wish = ClaimWish(channel.config, channel.ceiling, channel.signature, due)
-            turn.start(PrepareTransaction(turn.purpose("claim"), wish))
+        if not turn.at_phase(StationPhase.CLAIMING):
+            # The chain took back what it had shown: a claim, or what emptied the channel. Then pay out once more.
+            paid = session.transactions
+            turn.update(transactions={k: v for k, v in paid.items() if k not in ("claim", "settle")})
+        wish = ClaimWish(channel.config, channel.ceiling, channel.signature, due)
+        turn.start(PrepareTransaction(turn.purpose("claim"), wish))
         return
     rest = channel.balance - channel.claimed - session.rest_target
     if rest > 0 and not turn.at_phase(StationPhase.PAYING):
@@ -191,6 +199,26 @@ def on_channel(turn: StationTurn, fact: ChannelObserved) -> None:
     turn.start(
         PrepareTransaction(turn.purpose("settle"), SettleWish(channel.config.receiver, channel.config.token))
     )
+
+
+def _doubts(turn: StationTurn, fact: ChannelObserved) -> bool:
+    """A channel that holds less than it must: a fork, or an endpoint that lags or lies. Look again before giving up.
+
+    An accepted ceiling never exceeds the escrow, and only a withdrawal, which is seen pending first, takes it out.
+    """
+    session = turn.session
+    charged = session.paid_by().charged
+    if not turn.at_phase(StationPhase.CLAIMING, StationPhase.REFUNDING) or fact.balance_atomic >= charged:
+        return False
+    if fact.withdraw_requested_at_s or session.chain_tries >= DOUBTS_MAX:
+        return False
+    tries = session.chain_tries + 1
+    turn.update(
+        chain_tries=tries,
+        trouble=f"the channel holds {fact.balance_atomic}, {charged} are owed: looking again",
+    )
+    turn.set_patient_timer("look", turn.settings.chain_retry_ms << min(tries - 1, 5))
+    return True
 
 
 def _go(turn: StationTurn, phase: StationPhase) -> None:

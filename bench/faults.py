@@ -35,9 +35,10 @@ loss of the station what it was not paid for. Target: 0 for both, and nothing lo
 auditor (`python -m depai_robot.app.auditor`) looks at both journals and the chain.
 
 *Whole*: all of the energy was delivered. *Early*: the session ended before that, settled, and exactly what had flowed
-was paid. *None*: no energy flowed and nobody paid. *Recovered*: wall time from the end of the fault to the next
-progress, median and most; after a kill of robot or station, how much longer than undisturbed the session took.
-Session time runs 20 times faster than the wall's, so one second of an outage is twenty of a session.
+was paid. *None*: no energy flowed and nobody paid; the robot waits, or calls for help. *Recovered*: wall time from the
+end of the fault to the next progress, median and most; after a kill of robot or station, how much longer than
+undisturbed the session took. Session time runs 20 times faster than the wall's, so one second of an outage is twenty of
+a session.
 """
 
 

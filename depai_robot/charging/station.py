@@ -519,6 +519,9 @@ def _on_failed(turn: StationTurn, fact: ChainFailed) -> None:
         station_settlement.on_failed(turn, fact)
     else:
         turn.ignore("chain read failed")
+        if turn.at_phase(StationPhase.FUNDING):
+            # A read is no verdict, however final it sounds (an endpoint of another chain): the robot is waiting.
+            turn.set_timer_once("chain:again", turn.settings.chain_retry_ms)
 
 
 def _on_signed(turn: StationTurn, fact: TransactionSigned) -> None:

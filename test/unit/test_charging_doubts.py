@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 from msgspec.structs import replace
 
+from depai_robot.charging.fact import ChainFailed
 from test.pretend import World
 
 ENERGY_MILLIWH = 3000
@@ -71,3 +72,22 @@ def test_a_withdrawal_that_is_pending_leaves_no_time_for_doubts() -> None:
     assert world.run(lambda: liar.seen, 600), world.story()
     assert world.run(lambda: station.state.sessions["s-1"].phase in ("PAYING", "SETTLED"), 5), world.story()
     assert liar.seen == 1
+
+
+@pytest.mark.parametrize("fails", [1, 3])
+def test_a_read_that_fails_for_good_while_the_deposit_is_awaited_is_asked_again(fails) -> None:
+    world = World()
+    (station,) = world.stations.values()
+    truth = world.read_channel
+    left = [fails]
+
+    def read(wish):
+        session = next(iter(station.state.sessions.values()), None)
+        if session is not None and session.phase == "FUNDING" and left[0] and wish.purpose in session.jobs:
+            left[0] -= 1
+            return ChainFailed(world.at, wish.purpose, True, "another chain")
+        return truth(wish)
+
+    world.read_channel = read
+    world.run_session("s-1", ENERGY_MILLIWH, seconds=200)
+    assert left == [0]

@@ -41,7 +41,7 @@ def read_seen(folder: Path) -> Seen | None:
         return None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ConfigError(
             f"{path} is damaged: {error}; it holds the epoch of the latest policy. Remove it only when the policy in"
             " use is the latest that the owner has signed"

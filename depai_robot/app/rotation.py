@@ -182,7 +182,7 @@ def fold(path: Path, *, robots: bool) -> RobotState | StationState | None:
             if row.step_version != machine.STEP_VERSION:
                 raise JournalError(f"journal {path}: row {row.number} is of another version")
             state, _ = machine.step(state, decode_fact(row.data))
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise JournalError(f"journal {path}: its snapshot can't be read: {error}") from error
     finally:
         reader.close()

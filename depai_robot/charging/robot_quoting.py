@@ -332,8 +332,15 @@ def on_kept_channel(turn: RobotTurn, fact: ChannelObserved) -> None:
         leave(turn, f"the kept channel holds {fact.balance_atomic}, expected {kept.balance}: planned anew")
         return
     turn.update(channel_seen=True)
+    _sign_on_a_known_head(turn)
+
+
+def _sign_on_a_known_head(turn: RobotTurn) -> None:
+    """After a restart the head of the chain is unknown, whatever was seen before: then it is asked for first."""
     if turn.head_is_known():
         sign_deposit(turn)
+    elif turn.purpose("head") not in turn.session.jobs:
+        turn.start(ReadHead(turn.purpose("head")))
 
 
 def on_funds(turn: RobotTurn, fact: FundsObserved) -> None:
@@ -342,8 +349,7 @@ def on_funds(turn: RobotTurn, fact: FundsObserved) -> None:
         turn.ignore("funds read late")
         return
     turn.update(funds_atomic=fact.balance_atomic)
-    if turn.head_is_known():
-        sign_deposit(turn)
+    _sign_on_a_known_head(turn)
 
 
 def drop_channel(turn: RobotTurn) -> None:

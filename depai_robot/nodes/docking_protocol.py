@@ -62,7 +62,7 @@ def decode_command(text: str) -> DockingCommand:
     """Raises RemoteError, saying what was wrong."""
     try:
         return msgspec.json.decode(text, type=DockingCommand)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise RemoteError(f"docking/command refused: {error}") from error
 
 
@@ -70,5 +70,5 @@ def decode_state(text: str) -> DockingState:
     """Raises RemoteError, saying what was wrong."""
     try:
         return msgspec.json.decode(text, type=DockingState)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise RemoteError(f"docking/state refused: {error}") from error

@@ -203,11 +203,11 @@ def read_policy_file(data: bytes) -> tuple[SpendPolicy, PolicyFile]:
         version = msgspec.json.decode(data, type=_VersionOnly).version
         if version != POLICY_VERSION:
             raise ConfigError(
-                f"policy file has version {version or '1 (none is named)'}, this program reads {POLICY_VERSION}: the"
+                f"policy file has version {ascii(version) if version else '1 (none is named)'}, this program reads {POLICY_VERSION}: the"
                 " owner signs it again with `depai-robot policy sign`"
             )
         text = msgspec.json.decode(data, type=PolicyFile)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"policy file: {error}") from error
     values = {item.name: getattr(text, item.name) for item in fields(SpendPolicy)}
     values["robot"] = address_from_hex(text.robot)

@@ -232,7 +232,7 @@ def read_presigned(data: bytes, *, place: DepositPlace) -> tuple[Presigned, ...]
         raise ConfigError(f"pre-signed deposits: {len(data)} bytes, expected at most {PRESIGNED_BYTES_MAX}")
     try:
         text = msgspec.json.decode(data, type=_FileJson)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"pre-signed deposits: {error}") from error
     if text.version != PRESIGNED_VERSION:
         raise ConfigError(f"pre-signed deposits: version {text.version}, expected {PRESIGNED_VERSION}")

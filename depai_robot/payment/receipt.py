@@ -107,7 +107,7 @@ def parse_receipt(text: str | bytes) -> Receipt:
     """
     try:
         return msgspec.json.decode(text, type=Receipt)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ConfigError(f"receipt: {error}") from error
 
 

@@ -140,7 +140,7 @@ def decode_line(line: bytes, form: type[T]) -> T:
     """One line, strictly. Raises DeviceFailedError."""
     try:
         return msgspec.json.decode(line, type=form)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise DeviceFailedError(f"link: expected a {form.__name__}, got {line[:120]!r}: {error}") from error
 
 

@@ -1,6 +1,7 @@
 """Energy over HTTP with the stock x402 package at the other end, on a real EVM: it buys from us, and we buy from it."""
 
 import base64
+import contextlib
 import json
 import socket
 import threading
@@ -75,8 +76,12 @@ class Served:
         self._listen.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listen.getsockname()[1]}"
         self._server = waitress.create_server(make(self.url), sockets=[self._listen], threads=4)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):  # its socket is closed under it
+            self._server.run()
 
     def close(self) -> None:
         self._server.close()

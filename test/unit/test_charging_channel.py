@@ -357,3 +357,27 @@ def test_a_payer_without_money_is_nobody_elses_fault():
     assert not world.robot.state.bars
     assert world.calls == ["the payer has 100, the deposit is 3252"]
     assert world.robot.state.ledger.escrow_total_atomic == 0
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_crash_between_two_looks_at_the_chain_while_funding(kept):
+    """The head was seen, the payer's funds (or the kept channel) were not: after the restart nothing is known."""
+    world = world_that_keeps()
+    if kept:
+        fill(world, 50 * WH)
+    world.run(lambda: len(world.robot.state.offers) == 1, 5)
+    fact_type = ft.ChainHeadObserved
+    died = []
+
+    def dies(agent, fact):
+        if agent is world.robot and isinstance(fact, fact_type) and world.phase == "FUNDING" and not died:
+            died.append(True)
+            return True
+        return False
+
+    world.crash_before_effects = dies
+    world.request("s-9", 2 * WH)
+    assert world.run(lambda: bool(died), 30)
+    began = world.now_ns
+    assert world.run(lambda: world.phase == "APPROACHING", 60), world.story()
+    assert world.now_ns - began < 20 * 10**9, "it does not wait for a time-out"

@@ -202,9 +202,10 @@ def read_policy_file(data: bytes) -> tuple[SpendPolicy, PolicyFile]:
     try:
         version = msgspec.json.decode(data, type=_VersionOnly).version
         if version != POLICY_VERSION:
+            seen = ascii(version) if version else "1 (none is named)"
             raise ConfigError(
-                f"policy file has version {ascii(version) if version else '1 (none is named)'}, this program reads {POLICY_VERSION}: the"
-                " owner signs it again with `depai-robot policy sign`"
+                f"policy file has version {seen}, this program reads {POLICY_VERSION}: the owner signs it again with"
+                " `depai-robot policy sign`"
             )
         text = msgspec.json.decode(data, type=PolicyFile)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

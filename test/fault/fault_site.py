@@ -61,9 +61,10 @@ CASE_TIMEOUT_S = 90.0
 GAVE_UP = ("CALLING_FOR_HELP", "SHUT_DOWN")
 """The only station has failed the robot: it calls for help, as it should."""
 SETTLE_PAUSE_S = 0.05
-OLDER_MAX = 12
+OLDER_MAX = 16
 PLAIN_BLOCKS = 8
 """Before each session, so that a fork of five blocks undoes nothing but the session's own."""
+STATE_OF_CHARGE = 0.18
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,7 @@ class FaultSite:
         self.station_program: StationProgram | None = None
         self._count = itertools.count()
         self._older: list[Evidence] = []
+        self._offers: list[Evidence] = []
         self.others: list[Evidence] = []
         self._previous: Path | None = None
         self.tape: list[tuple[str, bytes]] = []
@@ -248,6 +250,9 @@ class FaultSite:
         if case.goes_on and self._previous is not None:
             for path in self._previous.glob("*.sqlite*"):
                 shutil.copy(path, folder / path.name)
+        # The robot idles between cases, many times faster than the wall: an empty battery is none of the faults.
+        with self.world.pads.lock:
+            self.world.pads.battery.set_state_of_charge(STATE_OF_CHARGE)
         self.chain.rpc("anvil_mine", hex(PLAIN_BLOCKS))
         receiver = station_key(self.station, "receiver").address
         payer = robot_key(self.robot, "payer").address
@@ -378,9 +383,11 @@ class FaultSite:
         ]
         domains = Domains(31337, SETTLEMENT, COLLECTOR, bytes(DEVELOPMENT_USDC))
         # A broker that was killed may bring back what was said in the cases before.
-        everybody = [*journals, *self._older, *self.others]
+        everybody = [*journals, *self._older, *self.others, *self._offers]
         findings += [str(item) for item in audit(everybody, chain, domains, self._limits())]
         self._older = [*journals, *self.others, *self._older][:OLDER_MAX]
+        offers = tuple(item for item in journals[1].messages if item.sealed and item.kind == "offer")
+        self._offers.append(Evidence("offers", "", offers, ()))
         self.others = []
         energy = self._energy() - before[2]
         paid = self._balance(receiver) - before[0]

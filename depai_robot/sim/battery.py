@@ -68,6 +68,10 @@ class SimulatedBattery:
         """0..1."""
         return self._energy_j / self._capacity_j
 
+    def set_state_of_charge(self, state_of_charge: float) -> None:
+        """Another charge, between two runs of a test or a benchmark; meters go on."""
+        self._energy_j = min(1.0, max(0.0, state_of_charge)) * self._capacity_j
+
     def _open_circuit_v(self) -> float:
         return self._model.cells * float(np.interp(self.state_of_charge, _SOC, _CELL_V))
 

@@ -61,7 +61,7 @@ CASE_TIMEOUT_S = 90.0
 GAVE_UP = ("CALLING_FOR_HELP", "SHUT_DOWN")
 """The only station has failed the robot: it calls for help, as it should."""
 SETTLE_PAUSE_S = 0.05
-OLDER_MAX = 16
+OLDER_MAX = 6
 PLAIN_BLOCKS = 8
 """Before each session, so that a fork of five blocks undoes nothing but the session's own."""
 STATE_OF_CHARGE = 0.18
@@ -197,7 +197,7 @@ class FaultSite:
         self.wallet: WalletProgram | None = None
         self.station_program: StationProgram | None = None
         self._count = itertools.count()
-        self._older: list[Evidence] = []
+        self._older: list[list[Evidence]] = []
         self._offers: list[Evidence] = []
         self.others: list[Evidence] = []
         self._previous: Path | None = None
@@ -383,9 +383,10 @@ class FaultSite:
         ]
         domains = Domains(31337, SETTLEMENT, COLLECTOR, bytes(DEVELOPMENT_USDC))
         # A broker that was killed may bring back what was said in the cases before.
-        everybody = [*journals, *self._older, *self.others, *self._offers]
+        older = itertools.chain.from_iterable(self._older)
+        everybody = [*journals, *older, *self.others, *self._offers]
         findings += [str(item) for item in audit(everybody, chain, domains, self._limits())]
-        self._older = [*journals, *self.others, *self._older][:OLDER_MAX]
+        self._older = [[*journals, *self.others], *self._older][:OLDER_MAX]
         offers = tuple(item for item in journals[1].messages if item.sealed and item.kind == "offer")
         self._offers.append(Evidence("offers", "", offers, ()))
         self.others = []

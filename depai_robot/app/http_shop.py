@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -38,7 +38,13 @@ from depai_robot.payment.exact import (
     check_transfer,
     json_to_transfer,
 )
-from depai_robot.payment.x402 import PaymentRequired, Resource, SettleResponse
+from depai_robot.payment.x402 import (
+    PaymentPayload,
+    PaymentRequired,
+    Resource,
+    SettleResponse,
+    X402Object,
+)
 from depai_robot.ports import Chain, Contactor, Journal, Meter, SignedTransaction, TransactionStatus
 from depai_robot.values.error import ConfigError, DepaiError, DeviceError, FinalChainError
 from depai_robot.values.identity import Address
@@ -89,6 +95,8 @@ class Failed(Struct, frozen=True, tag=True):
 
 _ROW = msgspec.json.Decoder(Taken | Paid | Failed)
 
+P = TypeVar("P", PaymentPayload, ExactPaymentPayload)
+
 
 class ShopConnector(Contactor, Meter, Protocol):
     """What the shop needs of a connector's hardware."""
@@ -111,13 +119,17 @@ class Answer:
     body: dict[str, object] | None = None
 
 
-def encode_header(value: PaymentRequired | SettleResponse | ExactPaymentPayload) -> str:
+def encode_header(value: X402Object) -> str:
     """Base64 of the JSON, as x402's headers carry it."""
     return base64.b64encode(msgspec.json.encode(value)).decode()
 
 
-def decode_payment(header: str) -> ExactPaymentPayload:
+def decode_payment(header: str, kind: type[P]) -> P:
     """The payment in a PAYMENT-SIGNATURE header.
+
+    Args:
+        header: its text.
+        kind: of the scheme that is sold by.
 
     Raises:
         TransferRefusedError: too long, no base64, or not of the scheme.
@@ -125,7 +137,7 @@ def decode_payment(header: str) -> ExactPaymentPayload:
     if len(header) > MESSAGE_BYTES_MAX:
         raise TransferRefusedError("invalid_payload", f"{len(header)} bytes, at most {MESSAGE_BYTES_MAX}")
     try:
-        return msgspec.json.decode(base64.b64decode(header, validate=True), type=ExactPaymentPayload)
+        return msgspec.json.decode(base64.b64decode(header, validate=True), type=kind)
     except (binascii.Error, ValueError, RecursionError) as error:
         raise TransferRefusedError("invalid_payload", str(error)[:300]) from error
 
@@ -139,6 +151,7 @@ class BlockShop:
         chain: with the receiver's account.
         journal: of the shop alone.
         base_url: where buyers see it.
+        gates: one lock a connector, shared with whoever else sells on it.
 
     Raises:
         ConfigError: the station sells no blocks.
@@ -152,12 +165,15 @@ class BlockShop:
         chain: Chain,
         journal: Journal,
         base_url: str,
+        *,
+        gates: dict[int, threading.Lock] | None = None,
     ) -> None:
         if not settings.block_milliwh:
             raise ConfigError("settings.block_milliwh is 0: this station sells no blocks of energy")
         self._settings, self._connectors, self._chain, self._journal = settings, connectors, chain, journal
         self._base_url = base_url.rstrip("/")
         self._lock = threading.Lock()
+        self._gates = gates or {number: threading.Lock() for number in connectors}
         self._price = block_price_atomic(settings, settings.price_atomic_per_kwh)
         self._taken: dict[bytes, Taken] = {}
         self._end: dict[bytes, Paid | Failed] = {}
@@ -213,13 +229,20 @@ class BlockShop:
         if connector not in self._connectors:
             return self.offer(connector)
         try:
-            payment = decode_payment(header)
+            payment = decode_payment(header, ExactPaymentPayload)
             transfer = self._judge(payment, int(time.time()) if now_s is None else now_s)
         except TransferRefusedError as error:
             LOG.info("payment refused: %s", error)
             return self._refuse(connector, error.reason)
-        with self._lock:
-            return self._sell(connector, transfer)
+        if not self._gates[connector].acquire(blocking=False):
+            return Answer(
+                409, body={"error": f"connector {connector} serves somebody else: nothing was taken"}
+            )
+        try:
+            with self._lock:
+                return self._sell(connector, transfer)
+        finally:
+            self._gates[connector].release()
 
     def _judge(self, payment: ExactPaymentPayload, now_s: int) -> TransferAuthorization:
         if payment.accepted != build_block_requirements(self._settings, self._price):
@@ -249,7 +272,11 @@ class BlockShop:
                 bytes(transfer.payer),
                 transfer.amount_atomic,
             )
-            return self._answer(known) if same else self._refuse(connector, REASON_STATE)
+            if not same:
+                return self._refuse(connector, REASON_STATE)
+            if known.nonce not in self._end:
+                self._settle(known)  # unknown was not failed: ask on, with the same bytes
+            return self._answer(known)
         if not self._connectors[connector].present():
             return Answer(409, body={"error": f"nothing is on connector {connector}: nothing was taken"})
         wish = TransferWish(

@@ -1,4 +1,4 @@
-"""``depai-robot station run``: a charging station's program."""
+"""``depai-robot station``: a charging station's program, over MQTT or HTTP."""
 
 import logging
 import signal
@@ -57,56 +57,38 @@ def run(config: Path, *, verbose: bool) -> None:
     "config",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     required=True,
-    help="The station's configuration, a YAML file; settings.block_milliwh must be set.",
+    help="The station's configuration, a YAML file.",
 )
 @click.option("--listen", default="127.0.0.1:8402", show_default=True, help="Address and port.")
 @click.option("--base-url", help="Where buyers see it, when that is another address (a proxy with TLS).")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 def http(config: Path, listen: str, base_url: str | None, *, verbose: bool) -> None:
-    """Sell blocks of energy over HTTP (x402, scheme exact) until SIGINT or SIGTERM.
+    """Sell energy over HTTP (x402) until SIGINT or SIGTERM.
 
-    For buyers that speak no MQTT: GET /connectors/1/block answers 402 with what a block costs; the same
-    request with a payment lets power flow for it. Takes the connectors for itself, so it runs instead of
-    `station run`. Put TLS in front of it. Needs the extra: pip install 'depai_robot[http]'.
-    """
-    import waitress
-
-    from depai_robot.adapters.sqlite_journal import SqliteJournal
-    from depai_robot.app.http_service import make_service
-    from depai_robot.app.http_shop import BlockShop, require_shop_url
+    \b
+    For buyers that speak no MQTT. A GET answers 402 with what it costs; the same
+    request with a payment lets power flow:
+      /connectors/1/energy  up to a tranche, charged by the meter (batch-settlement)
+      /connectors/1/block   one block (exact), when settings.block_milliwh is set
+    Takes the connectors for itself, so it runs instead of `station run`. Put TLS
+    in front of it. Needs the extra: pip install 'depai_robot[http]'.
+    """  # noqa: D301
+    from depai_robot.app.http_station import HttpStation
     from depai_robot.app.station import open_station
-    from depai_robot.values.identity import address_to_hex
 
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    parts = open_station(config)
-    settings = parts.settings
-    journal = SqliteJournal(
-        parts.folder / f"shop-{settings.station}.sqlite", address_to_hex(settings.identity)
-    )
+    station = HttpStation(open_station(config), listen, base_url)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: station.stop())
     try:
-        shop = BlockShop(
-            settings,
-            dict(parts.connectors),
-            parts.chain,
-            journal,
-            require_shop_url(base_url or f"http://{listen}"),
-        )
-        resumed = shop.resume()
-        server = waitress.create_server(make_service(shop), listen=listen, threads=8)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda _number, _frame: server.close())
+        ended = station.resume()
         click.echo(
-            f"{settings.station} sells blocks at {shop.url_of(1)} ({resumed} interrupted sales were ended)"
+            f"{station.name} sells at {', '.join(station.urls)} ({ended} interrupted sales were ended)"
         )
-        server.run()
+        station.serve()
     finally:
-        for contactor in parts.connectors.values():
-            contactor.deenergise()
-        journal.close()
-        parts.journal.close()
-        if parts.key_lock is not None:
-            parts.key_lock.release()
+        station.close()

@@ -1,13 +1,9 @@
 """Energy over HTTP with the stock x402 package at the other end, on a real EVM: it buys from us, and we buy from it."""
 
 import base64
-import contextlib
 import json
-import socket
-import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 import pytest
@@ -32,12 +28,13 @@ from depai_robot.adapters.sqlite_journal import SqliteJournal  # noqa: E402
 from depai_robot.app.http_buyer import HttpBuyer  # noqa: E402
 from depai_robot.app.http_service import PAYMENT_REQUIRED, PAYMENT_RESPONSE, make_service  # noqa: E402
 from depai_robot.app.http_shop import BlockShop, decode_payment, encode_header  # noqa: E402
-from depai_robot.payment.exact import TransferRefusedError  # noqa: E402
+from depai_robot.payment.exact import ExactPaymentPayload, TransferRefusedError  # noqa: E402
 from depai_robot.payment.x402 import PaymentRequired, SettleResponse  # noqa: E402
 from depai_robot.ports import MeterReading  # noqa: E402
 from depai_robot.values.error import ConfigError, RemoteError  # noqa: E402
 from test.app_world import make_policy, station_key, station_settings  # noqa: E402
 from test.chain_world import DEVELOPMENT_USDC, AnvilWorld, signer  # noqa: E402
+from test.http_serving import Served, development_network  # noqa: E402
 
 NETWORK = "eip155:31337"
 PRICE = 500  # fee 100 and 1 Wh at 400 a Wh
@@ -68,34 +65,9 @@ def anvil(tmp_path_factory):
     world.close()
 
 
-class Served:
-    """A WSGI application on a free port of loopback."""
-
-    def __init__(self, make: Any) -> None:
-        self._listen = socket.socket()
-        self._listen.bind(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listen.getsockname()[1]}"
-        self._server = waitress.create_server(make(self.url), sockets=[self._listen], threads=4)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):  # its socket is closed under it
-            self._server.run()
-
-    def close(self) -> None:
-        self._server.close()
-        self._thread.join(5)
-
-
 def make_settings(anvil, **changes):
-    from depai_robot.app.config import ChainPart, read_network
-
-    network = read_network(
-        ChainPart(network="development"), __import__("pathlib").Path("none.yaml")
-    ).network()
     values = {"block_milliwh": 1000, "block_fee_atomic": 100} | changes
-    return station_settings(network, "a", **values)
+    return station_settings(development_network(), "a", **values)
 
 
 class Shop:
@@ -214,7 +186,7 @@ def test_there_is_no_such_connector(shop):
 @pytest.mark.parametrize("header", ["", "%%%", base64.b64encode(b"{}").decode(), "A" * 100_000])
 def test_no_payment_at_all(header):
     with pytest.raises(TransferRefusedError, match="invalid_payload"):
-        decode_payment(header)
+        decode_payment(header, ExactPaymentPayload)
 
 
 def test_a_stop_between_payment_and_power_is_made_good(anvil, tmp_path):

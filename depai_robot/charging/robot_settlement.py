@@ -311,7 +311,8 @@ def on_channel(turn: RobotTurn, fact: ChannelObserved) -> None:
     lapsed = has_lapsed(turn, fact.block_number)
     left = money.balance - money.claimed
     if left <= session.keep_atomic and (lapsed or (money.claimed and is_funded(turn))):
-        _wait_for_receipt(turn)
+        if turn.purpose("finalize-withdraw") not in session.jobs:  # its outcome belongs into the receipt
+            _wait_for_receipt(turn)
         return
     if turn.at_phase(RobotPhase.WITHDRAWING):
         _withdraw(turn, fact)

@@ -558,6 +558,30 @@ def test_a_station_that_vanishes(phase):
     assert world.robot.state.ledger.escrow_total_atomic == 0
 
 
+def test_the_receipt_waits_for_the_outcome_of_the_withdrawal_that_the_channel_shows():
+    world = World()
+    world.run(lambda: bool(world.robot.state.offers), 5)
+    world.request()
+    world.run(lambda: world.phase == "CHARGING" and world.robot.state.session.money.signed > 0, 300)
+    world.stations["a"].alive = False
+    world.stations["a"].epoch += 1
+    slow = world.broadcast
+
+    def broadcast(wish):
+        """Mined at once, and shown by the channel; known of a while later."""
+        outcome = slow(wish)
+        if "finalize-withdraw" in wish.purpose:
+            world.put(world.robot, lambda: replace(outcome, at=world.at), 60 * SECOND)
+            return world.read_channel(fx.ReadChannel("peek", world.robot.state.session.agreement.channel_id, 1))
+        return outcome
+
+    world.broadcast = broadcast
+    assert world.run(lambda: world.phase == "SETTLED", 4000), world.story()
+    receipt = receipt_of(world)
+    assert receipt.transactions.withdraw, world.story()
+    assert receipt.left_atomic == 0
+
+
 def test_a_withdrawal_makes_the_station_claim_at_once():
     world = World(stations=[make_station_settings("a", channel_watch_ms=2000)])
     world.run(lambda: bool(world.robot.state.offers), 5)

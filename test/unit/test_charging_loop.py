@@ -572,7 +572,9 @@ def test_the_receipt_waits_for_the_outcome_of_the_withdrawal_that_the_channel_sh
         outcome = slow(wish)
         if "finalize-withdraw" in wish.purpose:
             world.put(world.robot, lambda: replace(outcome, at=world.at), 60 * SECOND)
-            return world.read_channel(fx.ReadChannel("peek", world.robot.state.session.agreement.channel_id, 1))
+            return world.read_channel(
+                fx.ReadChannel("peek", world.robot.state.session.agreement.channel_id, 1)
+            )
         return outcome
 
     world.broadcast = broadcast

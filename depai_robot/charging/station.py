@@ -324,12 +324,18 @@ def _on_request(
             station_selling.lapse(turn)
             state = turn.store()
             effects += turn.finish()
-    if len(state.sessions) >= state.settings.sessions_max:
-        return _ignore(state, "too many sessions"), effects
     seq = max(
         state.sessions[draft.session].seq if draft.session in state.sessions else 0,
         finished.seq if finished else 0,
     )
+    if len(state.sessions) >= state.settings.sessions_max:
+        # Questions that came to nothing must not keep paying robots out.
+        lapsed = [
+            s for s in state.sessions.values() if s.phase == StationPhase.LAPSED.value and not s.channel
+        ]
+        if not lapsed:
+            return _ignore(state, "too many sessions"), effects
+        state = forget(state, min(lapsed, key=lambda s: s.opened_s).id, fact.at.wall_s)
     fresh = StationSession(
         id=draft.session,
         phase=StationPhase.QUOTED.value,
@@ -344,7 +350,7 @@ def _on_request(
             body,
             connector=1,
             price=state.settings.price_atomic_per_kwh,
-            now_s=fact.at.wall_s,
+            hold_until_s=fact.at.wall_s,
         ),
         opened_s=fact.at.wall_s,
         holding=False,

@@ -15,7 +15,7 @@ from depai_robot.charging.message import (
 from depai_robot.charging.message import Payment as PaymentBody
 from depai_robot.charging.setting import StationSettings
 from depai_robot.charging.station_charging import end, watch_channel
-from depai_robot.charging.station_state import Channel, KeptChannel, StationState
+from depai_robot.charging.station_state import Channel, FreeHolds, KeptChannel, StationState
 from depai_robot.charging.station_turn import StationTurn
 from depai_robot.charging.terms import (
     REASON_PREFIX,
@@ -41,6 +41,8 @@ COUNTERS_MAX = 2
 """Rounds of haggling over one quote. Source: DESIGN, wire."""
 RELAY_MARGIN_S = 6
 """Seconds that an authorisation must still hold to be relayed. Source: x402 facilitators' own margin."""
+FREE_HOLDS_MAX = 1024
+"""Identities whose unpaid holds are remembered; who used least is forgotten first."""
 
 
 def refuse_request(state: StationState, body: QuoteRequest) -> tuple[str, str]:
@@ -61,6 +63,15 @@ def refuse_request(state: StationState, body: QuoteRequest) -> tuple[str, str]:
             return "out-of-service", faults[0][:512]
         return "occupied", "no connector is free"
     return "", ""
+
+
+def _refuse_hold(state: StationState, identity: bytes) -> str:
+    """Why a connector is not held for that identity; empty when it is. Costs no honest robot anything."""
+    left_ms, hold_ms = state.hold_left_ms(identity), state.settings.hold_ms
+    if left_ms * 4 >= hold_ms:
+        return ""
+    wait_s = -(-(hold_ms // 4 - left_ms) * 4 // 1000)
+    return f"held a connector for {(hold_ms - left_ms) // 1000} s without paying: ask again in {wait_s} s"
 
 
 def reusable(state: StationState, body: QuoteRequest, identity: bytes, price: int) -> KeptChannel | None:
@@ -84,7 +95,7 @@ def make_terms(
     *,
     connector: int,
     price: int,
-    now_s: int,
+    hold_until_s: int,
     channel: str | None = None,
 ) -> ChargingTerms:
     """The charging terms of a quote; with a channel, for a robot that pays from it without a deposit."""
@@ -103,7 +114,7 @@ def make_terms(
         report_interval_ms=settings.report_interval_ms,
         voucher_timeout_ms=settings.voucher_timeout_ms,
         confirmations=settings.confirmations,
-        hold_until_s=now_s + -(-settings.hold_ms // 1000),
+        hold_until_s=hold_until_s,
         channel=channel,
         block_milliwh=settings.block_milliwh or None,
     )
@@ -113,12 +124,15 @@ def open_session(turn: StationTurn, body: QuoteRequest) -> None:
     """A fresh session: quote and hold a connector, or say why not."""
     word, detail = refuse_request(turn.state, body)
     free = turn.state.free_connector()
+    if not word and (held := _refuse_hold(turn.state, turn.session.identity)):
+        word, detail = "occupied", held
     if word or free is None:
         turn.update(phase=StationPhase.LAPSED.value)
         turn.tell(QuoteReject(word, detail), answers=turn.session.request_id)
         turn.forget_later()
         return
-    turn.update(connector=free, holding=True)
+    hold_ms = turn.state.hold_left_ms(turn.session.identity)
+    turn.update(connector=free, holding=True, hold_ms=hold_ms, held_ns=turn.at.session_ns)
     quote(turn, turn.settings.price_atomic_per_kwh, turn.session.request_id)
 
 
@@ -132,14 +146,14 @@ def quote(turn: StationTurn, price_atomic_per_kwh: int, answers: str) -> None:
         session.request,
         connector=session.connector,
         price=price_atomic_per_kwh,
-        now_s=session.opened_s,  # haggling does not hold the connector for longer
+        hold_until_s=session.opened_s + session.hold_ms // 1000,  # haggling does not hold it for longer
         channel=None if kept is None else session.request.channel,
     )
     turn.update(block_fee_atomic=turn.settings.block_fee_atomic)
     turn.update(terms=terms)
     turn.tell(Quote(build_quote(turn.settings, terms)), answers=answers)
     if "hold" not in session.timers:
-        turn.set_patient_timer("hold", turn.settings.hold_ms)
+        turn.set_patient_timer("hold", session.hold_ms)
 
 
 def on_counter(turn: StationTurn, body: QuoteCounter, message_id: str) -> None:
@@ -161,8 +175,26 @@ def on_counter(turn: StationTurn, body: QuoteCounter, message_id: str) -> None:
 def lapse(turn: StationTurn) -> None:
     """Nothing came of it."""
     turn.move(StationPhase.LAPSED)
+    if turn.session.holding:
+        _note_free_hold(turn)
     turn.release()
     turn.forget_later()
+
+
+def _note_free_hold(turn: StationTurn) -> None:
+    identity = turn.session.identity
+    held_ms = max(0, turn.at.session_ns - turn.session.held_ns) // 1_000_000
+    now_ns = turn.at.session_ns
+    holds = {
+        key: item
+        for key, item in turn.state.free_holds.items()
+        if item.used_now_ms(now_ns) and key != identity.hex()
+    }
+    used_ms = turn.settings.hold_ms - turn.state.hold_left_ms(identity) + held_ms
+    holds[identity.hex()] = FreeHolds(min(used_ms, turn.settings.hold_ms), now_ns)
+    if len(holds) > FREE_HOLDS_MAX:
+        del holds[min(holds, key=lambda key: holds[key].used_now_ms(now_ns))]
+    turn.state = replace(turn.state, free_holds=holds)
 
 
 # --- the deposit --------------------------------------------------------------------------------------------

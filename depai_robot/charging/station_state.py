@@ -108,6 +108,8 @@ class StationSession(Dialogue, frozen=True, kw_only=True):
         connector: held for it.
         terms: quoted.
         holding: whether it occupies the connector.
+        hold_ms: the quote holds it for so long; as much as its robot may still hold for nothing.
+        held_ns: session clock when that began.
         channel: once a deposit came.
         deposit_message: id of the payment that carried it.
         refund_message: id of the refund request, once it was accepted.
@@ -143,6 +145,8 @@ class StationSession(Dialogue, frozen=True, kw_only=True):
     terms: ChargingTerms
     opened_s: int
     holding: bool = True
+    hold_ms: int = 0
+    held_ns: int = 0
     channel: Channel | None = None
     deposit_message: str = ""
     refund_message: str = ""
@@ -261,6 +265,22 @@ class Connector(Struct, frozen=True):
     fault: str = ""
 
 
+class FreeHolds(Struct, frozen=True):
+    """How long an identity has held connectors with questions that it never paid for.
+
+    Attributes:
+        used_ms: as of then; a quarter of the time that passes is forgiven.
+        at_ns: session clock.
+    """
+
+    used_ms: int = 0
+    at_ns: int = 0
+
+    def used_now_ms(self, now_ns: int) -> int:
+        """What is left of it."""
+        return max(0, self.used_ms - (now_ns - self.at_ns) // (4 * 1_000_000))
+
+
 class Finished(Struct, frozen=True):
     """A session that is over, remembered longer than its messages can be replayed.
 
@@ -292,6 +312,7 @@ class StationState(Struct, frozen=True, kw_only=True):
         batch: channels (hex) in the claim under way.
         watched_block: withdrawals are known up to this block.
         trouble: why the last claim of kept channels failed, empty when nothing is wrong.
+        free_holds: by identity (hex); of those that held something for nothing of late.
     """
 
     settings: StationSettings
@@ -309,6 +330,12 @@ class StationState(Struct, frozen=True, kw_only=True):
     batch: tuple[str, ...] = ()
     watched_block: int = 0
     trouble: str = ""
+    free_holds: dict[str, FreeHolds] = {}
+
+    def hold_left_ms(self, identity: bytes) -> int:
+        """How long a quote to that identity may still hold a connector."""
+        used = self.free_holds.get(identity.hex())
+        return max(0, self.settings.hold_ms - (used.used_now_ms(self.now_ns) if used else 0))
 
     def paying_with(self, channel_id: bytes) -> "StationSession | None":
         """The open session on that channel: one at a time."""

@@ -72,7 +72,7 @@ def test_a_slow_dock_is_not_left():
 def quote(**changes):
     settings = make_station_settings()
     request = QuoteRequest("robot-1", 10_000, 300, "DC", address_to_hex(make_key("voucher").address))
-    terms = make_terms(settings, "s-1", request, connector=1, price=400_000, now_s=1_800_000_000)
+    terms = make_terms(settings, "s-1", request, connector=1, price=400_000, hold_until_s=1_800_000_120)
     return build_quote(settings, replace(terms, **changes))
 
 
@@ -88,7 +88,7 @@ def test_a_deposit_is_never_signed_for_years(seconds):
 def test_a_blocks_transfer_is_never_signed_for_years(seconds):
     settings = make_station_settings(block_milliwh=1000)
     request = QuoteRequest("robot-1", 10_000, 300, "DC", address_to_hex(make_key("voucher").address))
-    terms = make_terms(settings, "s-1", request, connector=1, price=400_000, now_s=1_800_000_000)
+    terms = make_terms(settings, "s-1", request, connector=1, price=400_000, hold_until_s=1_800_000_120)
     required = build_quote(settings, terms)
     block = replace(required.accepts[1], max_timeout_seconds=seconds)
     required = replace(required, accepts=[required.accepts[0], block])

@@ -121,8 +121,10 @@ def test_by_a_stranger_it_is_ignored(deposit):
     assert state.sessions == world.stations["a"].state.sessions
 
 
-def ask(state: Any, session: str, key: str = "robot", **changes: Any) -> tuple[Any, list[Any]]:
-    world_at = ft.Instant(0, WALL_S)
+def ask(
+    state: Any, session: str, key: str = "robot", at: ft.Instant | None = None, **changes: Any
+) -> tuple[Any, list[Any]]:
+    world_at = at or ft.Instant(0, WALL_S)
     values = {
         "robot": "robot-1",
         "energy_milliwh": 1000,
@@ -131,7 +133,8 @@ def ask(state: Any, session: str, key: str = "robot", **changes: Any) -> tuple[A
         "payer_authorizer": address_to_hex(make_key("voucher").address),
     }
     to = did_pkh(CHAIN_ID, state.settings.identity)
-    draft = Draft(f"{session}.r.0", session, 0, WALL_S, WALL_S + 300, to, QuoteRequest(**(values | changes)))
+    body = QuoteRequest(**(values | changes))
+    draft = Draft(f"{session}.r.0", session, 0, world_at.wall_s, world_at.wall_s + 300, to, body)
     fact = ft.MessageReceived(world_at, make_key(key).address, make_key(key).seal(draft))
     state, effects = station.step(state, fact)
     bodies = [wish.draft.body for wish in effects if isinstance(wish, fx.SealMessage)]
@@ -163,7 +166,44 @@ def test_a_flood_of_questions_is_bounded():
     for number in range(20):
         state, _ = ask(state, f"s-{number}", key=f"robot-{number % 3}")
     assert len(state.sessions) == 5
-    assert state.ignored["too many sessions"] == 15
+    state, bodies = ask(state, "s-20", key="robot-0")
+    assert isinstance(bodies[0], Quote), "its own hold was replaced, and old questions keep nobody out"
+    assert "s-20" in state.sessions
+
+
+def at_ms(ms: int) -> ft.Instant:
+    return ft.Instant(ms * 1_000_000, WALL_S + ms // 1000)
+
+
+def hold(state: Any, number: int, ms: int) -> tuple[Any, list[Any]]:
+    state, bodies = ask(state, f"s-{number}", at=at_ms(ms))
+    return state, bodies
+
+
+def test_unpaid_holds_of_a_robot_add_up():
+    state = station.initial_state(make_station_settings(hold_ms=120_000))
+    refused_ms = 0
+    for number in range(20):  # asks every ten seconds, pays never
+        state, bodies = hold(state, number, number * 10_000)
+        if isinstance(bodies[0], QuoteReject):
+            refused_ms = refused_ms or number * 10_000
+            assert "without paying: ask again in" in bodies[0].detail
+    assert 90_000 <= refused_ms <= 130_000
+    assert state.free_connector() == 1
+    state, bodies = ask(state, "s-honest", key="robot-2", at=at_ms(200_000))
+    assert isinstance(bodies[0], Quote)
+
+
+def test_an_unpaid_hold_is_forgiven_in_four_times_its_time():
+    state = station.initial_state(make_station_settings(hold_ms=120_000))
+    state, _ = hold(state, 0, 0)
+    state, _ = station.step(state, ft.TimerFired(at_ms(120_000), "s-0/hold"))
+    state, bodies = hold(state, 1, 230_000)
+    assert isinstance(bodies[0], QuoteReject)
+    assert "in 10 s" in bodies[0].detail
+    state, bodies = hold(state, 2, 241_000)
+    assert isinstance(bodies[0], Quote)
+    assert state.sessions["s-2"].terms.hold_until_s == WALL_S + 241 + 30
 
 
 def test_a_session_of_somebody_else_is_not_answered():

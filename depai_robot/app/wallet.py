@@ -260,12 +260,16 @@ class WalletProgram(Program[RobotState]):
     Args:
         parts: see there.
         wrap_perform: for simulations and tests.
+
+    Attributes:
+        buys: whether new sessions may begin; what is open goes on and is settled in any case.
     """
 
     def __init__(self, parts: WalletParts, *, wrap_perform: WrapPerform | None = None) -> None:
         settings = parts.settings
         self._parts = parts
         self._requested_ns: int | None = None
+        self.buys = True
         self._started_s = 0.0
         runner: Runner[RobotState] = Runner(
             journal=parts.journal,
@@ -338,8 +342,11 @@ class WalletProgram(Program[RobotState]):
             session: a fresh id; None makes one.
 
         Raises:
+            ConfigError: the wallet buys nothing now.
             DeviceTimeoutError: the robot's own meter does not answer.
         """
+        if not self.buys:
+            raise ConfigError("the wallet is not active: it buys nothing now")
         reading = self.performer.read_battery()
         if reading is None:
             raise DeviceTimeoutError("the battery does not answer: no energy is bought without an own meter")
@@ -379,6 +386,8 @@ class WalletProgram(Program[RobotState]):
             current_a=round(reading.current_a, 3),
         )
         charge = self._parts.charge
+        if not self.buys:
+            return
         if reading.state_of_charge * 1000 >= charge.below_permille or self.phase not in _FREE:
             return
         now_ns = self._parts.clock.session_ns()

@@ -3,35 +3,48 @@
 The topic is a copy for people and planners. It authorises no money: anybody in the ROS domain can publish it.
 """
 
+from typing import ClassVar
+
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.node import Node
 from sensor_msgs.msg import BatteryState
 from std_msgs.msg import Bool
 
 from depai_robot.nodes.convert import reading_to_battery_state
+from depai_robot.nodes.lifecycle import ManagedNode, Setting
 from depai_robot.nodes.quality import LATCHED, STATE
 from depai_robot.ports import Battery, BatteryReading, Connector
 from depai_robot.values.error import DeviceError
 
 
-class BatteryNode(Node):
+class BatteryNode(ManagedNode):
     """Publishes ``battery_state`` (UNKNOWN and NaN without a fresh reading) and ``charging_contact``."""
+
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("rate_hz", 10.0, "of battery_state; Nav2's docking server wants it fresh", 0.5, 100.0),
+    )
 
     def __init__(self, battery: Battery, connector: Connector) -> None:
         super().__init__("battery")
-        self.declare_parameter("rate_hz", value=10.0)
-        rate_hz = float(self.get_parameter("rate_hz").value)
         self._battery = battery
         self._connector = connector
+
+    def set_up(self) -> None:
+        """See ManagedNode."""
         self._contact: bool | None = None
         self._error = "no reading yet"
-        self._states = self.create_publisher(BatteryState, "battery_state", STATE)
-        self._contacts = self.create_publisher(Bool, "charging_contact", LATCHED)
+        self._states = self.create_output(BatteryState, "battery_state", STATE)
+        self._contacts = self.create_output(Bool, "charging_contact", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", STATE)
-        self.create_timer(1.0 / rate_hz, self._publish)
+        self.create_timer(1.0 / float(self.value("rate_hz")), self._publish)
         self.create_timer(1.0, self._report)
 
+    def go(self) -> None:
+        """What is latched is said anew."""
+        self._contact = None
+
     def _publish(self) -> None:
+        if not self.is_active:
+            return
         reading: BatteryReading | None = None
         try:
             reading = self._battery.read()

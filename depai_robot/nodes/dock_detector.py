@@ -8,15 +8,16 @@ the stamp of each image that is done with: the age of what the robot acts on, an
 
 import threading
 from collections.abc import Callable
+from typing import ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
-from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from depai_robot.nodes.convert import image_to_frame, info_to_intrinsics, pose3_to_stamped
+from depai_robot.nodes.lifecycle import ManagedNode, Setting
 from depai_robot.nodes.quality import STATE, image_quality
 from depai_robot.perception.frame import CameraIntrinsics, Frame
 from depai_robot.perception.observation import DockKeypoints, DockObservation
@@ -29,28 +30,35 @@ Watcher = Callable[[Frame, DockKeypoints | None, DockObservation | None], None]
 """Sees every frame after its detection, on the inference thread; for recordings."""
 
 
-class DockDetector(Node):
+class DockDetector(ManagedNode):
     """Runs ``observe`` on each image that arrives while the last one is done."""
+
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("image_reliable", True, "false when the camera driver publishes best effort"),
+        Setting("enabled", True, "look at images from the start; ~/set_enabled changes it"),
+    )
 
     def __init__(self, observe: Observe, *, model: str, watcher: Watcher | None = None) -> None:
         super().__init__("dock_detector")
-        self.declare_parameter("image_reliable", value=True)
-        self.declare_parameter("enabled", value=True)
-        reliable = bool(self.get_parameter("image_reliable").value)
         self._observe = observe
         self._watcher = watcher
         self._model = model
-        self._enabled = bool(self.get_parameter("enabled").value)
+        self._condition = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def set_up(self) -> None:
+        """See ManagedNode."""
+        self._enabled = bool(self.value("enabled"))
         self._intrinsics: CameraIntrinsics | None = None
         self._newest: Image | None = None
-        self._condition = threading.Condition()
         self._closing = False
         self._seen = self._published = self._failed = 0
         self._info_error = self._frame_error = ""
-        self._poses = self.create_publisher(PoseStamped, "detected_dock_pose", STATE)
-        self._processed = self.create_publisher(Header, "~/processed", STATE)
+        self._poses = self.create_output(PoseStamped, "detected_dock_pose", STATE)
+        self._processed = self.create_output(Header, "~/processed", STATE)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", STATE)
         self.create_subscription(CameraInfo, "camera/camera_info", self._take_info, STATE)
+        reliable = bool(self.value("image_reliable"))
         self.create_subscription(
             Image, "camera/image_raw", self._take_image, image_quality(reliable=reliable)
         )
@@ -58,6 +66,21 @@ class DockDetector(Node):
         self.create_timer(1.0, self._report)
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
+
+    def pause(self) -> None:
+        """Nothing that was seen before is published later."""
+        with self._condition:
+            self._newest = None
+
+    def tear_down(self) -> None:
+        """Ends the inference thread."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        thread.join(timeout=5.0)
 
     def _take_info(self, info: CameraInfo) -> None:
         try:
@@ -69,6 +92,8 @@ class DockDetector(Node):
             self._info_error = str(error)
 
     def _take_image(self, image: Image) -> None:
+        if not self.is_active:
+            return
         with self._condition:
             self._newest = image
             self._condition.notify()
@@ -91,7 +116,7 @@ class DockDetector(Node):
                 continue
             if self._enabled and self._intrinsics is not None:
                 self._detect(image, self._intrinsics)
-            if not self._closing:
+            if self.is_active:
                 self._processed.publish(image.header)
 
     def _detect(self, image: Image, intrinsics: CameraIntrinsics) -> None:
@@ -99,7 +124,7 @@ class DockDetector(Node):
         try:
             frame = image_to_frame(image, intrinsics)
             keypoints, observation = self._observe(frame)
-            if observation is not None and not self._closing:
+            if observation is not None and self.is_active:
                 self._published += 1
                 self._poses.publish(
                     pose3_to_stamped(observation.dock_in_camera, frame.stamp_ns, image.header.frame_id)
@@ -125,7 +150,8 @@ class DockDetector(Node):
         elif self._intrinsics is None:
             status.level, status.message = DiagnosticStatus.WARN, "no camera_info yet"
         else:
-            status.level, status.message = DiagnosticStatus.OK, "detecting" if self._enabled else "idle"
+            works = self._enabled and self.is_active
+            status.level, status.message = DiagnosticStatus.OK, "detecting" if works else "idle"
         status.values = [
             KeyValue(key="model_sha256", value=self._model),
             KeyValue(key="frames", value=str(self._seen)),
@@ -135,10 +161,3 @@ class DockDetector(Node):
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
-
-    def close(self) -> None:
-        """Ends the inference thread."""
-        with self._condition:
-            self._closing = True
-            self._condition.notify()
-        self._thread.join(timeout=5.0)

@@ -2,15 +2,15 @@
 
 Subscribes ``odom``, ``detected_dock_pose``, ``charging_contact`` and ``docking/command``; publishes ``cmd_vel`` with
 every odometry message while it drives, and ``docking/state``. ``~/emergency_stop`` (SetBool) works in every phase.
+Active, it obeys; made inactive, it stops the robot on its way.
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry as OdometryMessage
 from rclpy.duration import Duration
-from rclpy.node import Node
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool
 
@@ -19,6 +19,7 @@ from depai_robot.docking import machine
 from depai_robot.docking.machine import DockingSettings, Phase, State
 from depai_robot.nodes.convert import message_to_odometry, stamp_to_ns, stamped_to_pose3
 from depai_robot.nodes.docking_protocol import DockingCommand, DockingState, decode_command, encode
+from depai_robot.nodes.lifecycle import ManagedNode, Setting
 from depai_robot.nodes.quality import LATCHED, STATE
 from depai_robot.values.error import BugError, DepaiError
 from depai_robot.values.geometry import STOP, DriveCommand, Pose2, Pose3
@@ -29,7 +30,7 @@ OPTICAL_XYZW = (-0.5, 0.5, -0.5, 0.5)
 """A level camera that looks along the robot's x axis: its optical frame in the robot's (REP-103)."""
 
 
-class DockingNode(Node):
+class DockingNode(ManagedNode):
     """Owns one docking machine.
 
     Args:
@@ -39,6 +40,10 @@ class DockingNode(Node):
         story: told of phases and distances, or None.
     """
 
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("stamped_cmd_vel", False, "publish TwistStamped instead of Twist"),
+    )
+
     def __init__(
         self,
         settings: DockingSettings,
@@ -47,8 +52,6 @@ class DockingNode(Node):
         story: StoryWriter | None = None,
     ) -> None:
         super().__init__("docking")
-        self.declare_parameter("stamped_cmd_vel", value=False)
-        self._stamped = bool(self.get_parameter("stamped_cmd_vel").value)
         self._settings = settings
         self._optical_in_base = Pose3(camera_position_m, OPTICAL_XYZW)
         self._map_in_odom = initial_pose.inverse()
@@ -57,13 +60,23 @@ class DockingNode(Node):
         self._story = story
         self._told_ns = 0
         self._driving = False
-        self._velocities = self.create_publisher(TwistStamped if self._stamped else Twist, "cmd_vel", STATE)
+
+    def set_up(self) -> None:
+        """See ManagedNode."""
+        self._stamped = bool(self.value("stamped_cmd_vel"))
+        self._state = State()
+        self._velocities = self.create_output(TwistStamped if self._stamped else Twist, "cmd_vel", STATE)
         self._states = self.create_publisher(String, "docking/state", LATCHED)
         self.create_subscription(OdometryMessage, "odom", self._take_odometry, STATE)
         self.create_subscription(PoseStamped, "detected_dock_pose", self._take_dock, STATE)
         self.create_subscription(Bool, "charging_contact", self._take_contact, LATCHED)
         self.create_subscription(String, "docking/command", self._take_command, LATCHED)
         self.create_service(SetBool, "~/emergency_stop", self._take_emergency)
+
+    def pause(self) -> None:
+        """Stands still; a dock that it stands on is kept."""
+        self._feed(machine.StopAsked(self._now_ns()))
+        self._stop()
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)
@@ -106,9 +119,12 @@ class DockingNode(Node):
         elif state.phase in (Phase.IDLE, Phase.STOPPED):
             result = "stopped"
         self.get_logger().info(f"{before.value} -> {state.phase.value} {state.reason}")
-        answer = DockingState(self._command.id, state.phase.value, result, state.reason)  # type: ignore[arg-type]
-        self._states.publish(String(data=encode(answer)))
+        self._answer(state.phase, result, state.reason)
         self._tell(force=True)
+
+    def _answer(self, phase: Phase, result: str, reason: str) -> None:
+        answer = DockingState(self._command.id, phase.value, result, reason)  # type: ignore[arg-type]
+        self._states.publish(String(data=encode(answer)))
 
     def _tell(self, *, force: bool = False) -> None:
         state, base = self._state, self._state.base_in_odom
@@ -161,6 +177,9 @@ class DockingNode(Node):
         if command.id <= self._command.id:
             return  # said again
         self._command = command
+        if not self.is_active:
+            self._answer(self._state.phase, "failed", "the docking node is not active")
+            return
         now_ns = self._now_ns()
         before = self._state
         if command.verb == "dock":
@@ -183,8 +202,7 @@ class DockingNode(Node):
             result, reason = "undocked", ""
         elif command.verb == "dock" and phase is Phase.DOCKED and self._state.dock == command.dock:
             result, reason = "docked", ""
-        answer = DockingState(command.id, phase.value, result, reason)  # type: ignore[arg-type]
-        self._states.publish(String(data=encode(answer)))
+        self._answer(phase, result, reason)
 
     def _take_emergency(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         now_ns = self._now_ns()
@@ -193,8 +211,8 @@ class DockingNode(Node):
         response.message = self._state.phase.value
         return response
 
-    def close(self) -> None:
-        """Says zero, and waits until it is heard: some bases keep the last command for ever."""
+    def _stop(self) -> None:
+        # Zero, until it is heard: some bases keep the last command for ever.
         if self._driving:
             self._drive(STOP)
             self._velocities.wait_for_all_acked(Duration(seconds=HEARD_TIMEOUT_S))

@@ -11,6 +11,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from depai_robot.nodes.lifecycle import ManagedNode, bring_up
 from depai_robot.values.error import DepaiError
 
 
@@ -18,7 +19,8 @@ def run(make_nodes: Callable[[], Sequence[Node]], args: list[str] | None = None)
     """Spins the nodes until a signal ends the process; a DepaiError is one line and exit code 2.
 
     A single-threaded executor: rclpy's multi-threaded one is many times slower, and slow work has threads of
-    its own. Each node's ``close()`` is called, if it has one, before it is destroyed.
+    its own. Managed nodes are brought up unless their parameter ``autostart`` is false. Each node's ``close()`` is
+    called, if it has one, before it is destroyed.
     """
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
@@ -41,6 +43,8 @@ def run(make_nodes: Callable[[], Sequence[Node]], args: list[str] | None = None)
             for node in make_nodes():
                 ends.callback(_end, node, executor)
                 executor.add_node(node)
+                if isinstance(node, ManagedNode) and node.value("autostart"):
+                    bring_up(node)
             while not stopping:
                 executor.spin_once(timeout_sec=0.2)
     except ExternalShutdownException:

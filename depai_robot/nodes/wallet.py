@@ -3,11 +3,14 @@
 It gives the wallet ROS time, the way to docking, and where the robot is; readings that authorise money come from the
 local link, never from a topic. It offers intents only (``~/charge`` and ``~/stop``, Trigger), never a transfer or a
 signature. Publishes ``wallet/phase`` (latched) for people and consoles.
+
+Inactive, it buys nothing new and settles what is open; configured, it has its keys and its journal.
 """
 
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry as OdometryMessage
@@ -20,6 +23,7 @@ from depai_robot.app.wallet import WalletParts, WalletProgram, open_wallet
 from depai_robot.charging.fact import StopRequested
 from depai_robot.nodes.convert import message_to_odometry
 from depai_robot.nodes.docking_protocol import DockingCommand, decode_state, encode
+from depai_robot.nodes.lifecycle import ManagedNode, Setting
 from depai_robot.nodes.process import run
 from depai_robot.nodes.quality import LATCHED, STATE
 from depai_robot.sim.link_hardware import LinkRobotHardware
@@ -27,6 +31,7 @@ from depai_robot.values.error import ConfigError, DepaiError
 from depai_robot.values.geometry import Pose2
 
 CLOCK_WAIT_S = 30.0
+POSE_NUMBERS = 3
 
 
 class RosClock:
@@ -44,54 +49,93 @@ class RosClock:
         return int(time.time())
 
 
-class WalletNode(Node):
-    """Hosts the wallet program; it starts when ROS time runs.
+class WalletNode(ManagedNode):
+    """Hosts the wallet program; it starts when ROS time runs."""
 
-    Args:
-        config: path of wallet.yaml.
-    """
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("config", "", "path of wallet.yaml"),
+        Setting("initial_pose", [0.0, 0.0, 0.0], "of the robot where odometry begins: x m, y m, yaw rad"),
+    )
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self) -> None:
         super().__init__("wallet")
-        self.declare_parameter("initial_pose", value=[0.0, 0.0, 0.0])
-        file = read_wallet(config)
-        if file.link is None:
-            raise ConfigError(f"{config}: link: expected the socket where battery and pads are")
-        x_m, y_m, yaw_rad = (float(v) for v in self.get_parameter("initial_pose").value)
-        self._odom_in_map = Pose2(x_m, y_m, yaw_rad)
-        self._base_in_map = self._odom_in_map
         self._lock = threading.Lock()
         # Numbers rise over restarts too, so that a docking node never takes a new command for an old one.
         self._number = time.time_ns() // 1_000_000
-        self._verb = ""
-        self._dock = ""
+        self._program: WalletProgram | None = None
+
+    def set_up(self) -> None:
+        """Opens keys and journal; connecting and recovery go on in the background."""
+        name = str(self.value("config"))
+        if not name:
+            raise ConfigError("the parameter config must name a file: --ros-args -p config:=FILE")
+        config = Path(name)
+        file = read_wallet(config)
+        if file.link is None:
+            raise ConfigError(f"{config}: link: expected the socket where battery and pads are")
+        pose = [float(number) for number in self.value("initial_pose")]
+        if len(pose) != POSE_NUMBERS:
+            raise ConfigError(f"initial_pose: expected x m, y m, yaw rad, got {pose}")
+        self._odom_in_map = Pose2(*pose)
+        self._base_in_map = self._odom_in_map
+        self._verb = self._dock = self._phase = self._failure = ""
         self._answered = True
         self._commands = self.create_publisher(String, "docking/command", LATCHED)
         self._phases = self.create_publisher(String, "wallet/phase", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", STATE)
         self._hardware = LinkRobotHardware(resolve(config, file.link), file.robot)
-        self._parts: WalletParts = open_wallet(
-            config, clock=RosClock(self), battery=self._hardware, connector=self._hardware, docking=self
-        )
+        try:
+            self._parts: WalletParts = open_wallet(
+                config, clock=RosClock(self), battery=self._hardware, connector=self._hardware, docking=self
+            )
+        except DepaiError:
+            self._hardware.close()
+            raise
         self._parts.position_m = self._position_m
-        self._program = WalletProgram(self._parts)
-        self._phase = ""
-        self._starter = threading.Thread(target=self._start, name="start", daemon=True)
-        self._failure = ""
+        program = WalletProgram(self._parts)
+        program.buys = self.is_active
+        self._program = program
         self.create_subscription(String, "docking/state", self._take_state, LATCHED)
         self.create_subscription(OdometryMessage, "odom", self._take_odometry, STATE)
         self.create_service(Trigger, "~/charge", self._take_charge)
         self.create_service(Trigger, "~/stop", self._take_stop)
         self.create_timer(0.5, self._report)
+        self._starter = threading.Thread(target=self._start, args=(program,), name="start", daemon=True)
         self._starter.start()
 
-    def _start(self) -> None:
+    def go(self) -> None:
+        """Buys from now on."""
+        self._running().buys = True
+
+    def pause(self) -> None:
+        """Buys nothing any more, and ends the session in order: what was signed is settled."""
+        program = self._running()
+        program.buys = False
+        try:
+            self._stop(program, "Local")
+        except DepaiError as error:
+            self.get_logger().warning(f"nothing to stop: {error}")
+
+    def tear_down(self) -> None:
+        """Finishes what is journalled and lets go of keys and journal."""
+        program, self._program = self._program, None
+        if program is not None:
+            self._starter.join(CLOCK_WAIT_S)
+            program.stop()
+            self._hardware.close()
+
+    def _running(self) -> WalletProgram:
+        if self._program is None:
+            raise ConfigError("the wallet is not configured")
+        return self._program
+
+    def _start(self, program: WalletProgram) -> None:
         """Connecting and recovery block, so they do not happen on the executor."""
         deadline_s = time.monotonic() + CLOCK_WAIT_S
         while self._parts.clock.session_ns() == 0 and time.monotonic() < deadline_s:
             time.sleep(0.05)
         try:
-            self._program.start()
+            program.start()
         except DepaiError as error:
             self._failure = str(error)
             self.get_logger().fatal(f"wallet does not start: {error}")
@@ -135,9 +179,9 @@ class WalletNode(Node):
             verb, dock = self._verb, self._dock
         try:
             if verb == "dock":
-                self._program.docking_ended(dock, docked=state.result == "docked", reason=state.reason)
+                self._running().docking_ended(dock, docked=state.result == "docked", reason=state.reason)
             else:
-                self._program.undocking_ended(undocked=state.result == "undocked", reason=state.reason)
+                self._running().undocking_ended(undocked=state.result == "undocked", reason=state.reason)
         except DepaiError as error:
             self.get_logger().error(f"{verb} ended, and the wallet did not take it: {error}")
 
@@ -146,7 +190,7 @@ class WalletNode(Node):
     def _take_charge(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         del request
         try:
-            response.message = self._program.request_charge()
+            response.message = self._running().request_charge()
             response.success = True
         except DepaiError as error:
             response.success, response.message = False, str(error)
@@ -155,11 +199,14 @@ class WalletNode(Node):
     def _take_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         del request
         try:
-            self._program.runner.post(StopRequested(self._program.runner.instant(), "Remote"))
+            self._stop(self._running(), "Remote")
             response.success, response.message = True, "stopping"
         except DepaiError as error:
             response.success, response.message = False, str(error)
         return response
+
+    def _stop(self, program: WalletProgram, reason: str) -> None:
+        program.runner.post(StopRequested(program.runner.instant(), reason))
 
     # --- around it -----------------------------------------------------------------------------------------
 
@@ -175,9 +222,10 @@ class WalletNode(Node):
         return pose.x_m, pose.y_m
 
     def _report(self) -> None:
-        runner = self._program.runner
+        program = self._running()
+        runner = program.runner
         failure = self._failure or (str(runner.failure) if runner.failure is not None else "")
-        phase = "FAILED" if failure else self._program.phase
+        phase = "FAILED" if failure else program.phase
         if phase != self._phase:
             self._phase = phase
             self._phases.publish(String(data=phase))
@@ -192,21 +240,9 @@ class WalletNode(Node):
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
-    def close(self) -> None:
-        """Finishes what is journalled and lets go of keys and journal."""
-        self._starter.join(CLOCK_WAIT_S)
-        self._program.stop()
-        self._hardware.close()
-
 
 def _make() -> list[Node]:
-    probe = Node("wallet_config")
-    probe.declare_parameter("config", value="")
-    path = str(probe.get_parameter("config").value)
-    probe.destroy_node()
-    if not path:
-        raise ConfigError("wallet: the parameter config must name a file: --ros-args -p config:=FILE")
-    return [WalletNode(Path(path))]
+    return [WalletNode()]
 
 
 def main() -> None:

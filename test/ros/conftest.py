@@ -33,9 +33,13 @@ class Ros:
         return self.add(Node(name, context=self.context))
 
     def add(self, node: Any) -> Any:
-        """A node to be spun and destroyed with the rest."""
+        """A node to be spun and destroyed with the rest; a managed one is brought up."""
+        from depai_robot.nodes.lifecycle import ManagedNode, bring_up
+
         self.executor.add_node(node)
         self._nodes.append(node)
+        if isinstance(node, ManagedNode):
+            bring_up(node)
         return node
 
     def until(self, condition: Callable[[], object], timeout_s: float = 15.0) -> None:

@@ -65,7 +65,12 @@ def rig_state(settings: StationSettings, now_s: int) -> StationState:
         )
         key = f"s-{number}"
         terms = station_selling.make_terms(
-            settings, key, request, connector=number, price=settings.price_atomic_per_kwh, now_s=now_s
+            settings,
+            key,
+            request,
+            connector=number,
+            price=settings.price_atomic_per_kwh,
+            hold_until_s=now_s + 120,
         )
         config = channel_json(robot_channel(settings, number))
         channel = Channel(

@@ -654,12 +654,11 @@ class World:
 
     # --- shorthands ---------------------------------------------------------------------------------------
 
-    def request(self, session: str = "s-1", energy_milliwh: int = 10_000) -> None:
-        """The battery is low."""
+    def request(self, session: str = "s-1", energy_milliwh: int = 10_000, **limits: Any) -> None:
+        """The battery is low, or a task wants energy under limits of its own."""
         salt = hashlib.sha256(f"salt {session}".encode()).digest()
-        self.give(
-            self.robot, ft.ChargeRequested(self.at, session, salt, energy_milliwh, 0, 0, self.reading())
-        )
+        wish = ft.ChargeRequested(self.at, session, salt, energy_milliwh, 0, 0, self.reading(), **limits)
+        self.give(self.robot, wish)
 
     @property
     def phase(self) -> str:

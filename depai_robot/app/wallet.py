@@ -334,12 +334,22 @@ class WalletProgram(Program[RobotState]):
         for channel_id in take_close_intents(self._parts.folder):
             self.close_channel(channel_id)
 
-    def request_charge(self, energy_milliwh: int | None = None, session: str | None = None) -> str:
+    def request_charge(
+        self,
+        energy_milliwh: int | None = None,
+        session: str | None = None,
+        *,
+        price_max_atomic_per_kwh: int = 0,
+        cost_max_atomic: int = 0,
+        station: str = "",
+    ) -> str:
         """Asks for energy; returns the session's id. Nothing happens while another session is open.
 
         Args:
             energy_milliwh: at the pads; None for the configured amount.
             session: a fresh id; None makes one.
+            price_max_atomic_per_kwh, cost_max_atomic: limits of this task; they only tighten the policy. 0 for none.
+            station: the only one that may be asked; empty for any.
 
         Raises:
             ConfigError: the wallet buys nothing now.
@@ -362,6 +372,9 @@ class WalletProgram(Program[RobotState]):
                 round(x_m * 1000),
                 round(y_m * 1000),
                 reading,
+                price_max_atomic_per_kwh,
+                cost_max_atomic,
+                station,
             )
         )
         return session

@@ -251,6 +251,8 @@ class ChargeRequested(_Fact, frozen=True):
         energy_milliwh: wanted at the pads.
         x_mm, y_mm: where the robot is in the map frame.
         reading: of the battery.
+        price_max_atomic_per_kwh, cost_max_atomic: limits of this task, beside the policy's; 0 for none.
+        station: the only one that may be asked; empty for any.
     """
 
     session: str
@@ -259,6 +261,9 @@ class ChargeRequested(_Fact, frozen=True):
     x_mm: int
     y_mm: int
     reading: BatteryRead
+    price_max_atomic_per_kwh: int = 0
+    cost_max_atomic: int = 0
+    station: str = ""
 
 
 class ChannelCloseRequested(_Fact, frozen=True):

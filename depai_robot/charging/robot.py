@@ -196,7 +196,15 @@ def _request(state: RobotState, fact: ChargeRequested) -> tuple[RobotState, Effe
     if session is not None and session.phase == RobotPhase.WITHDRAWING.value:
         state = replace(state, background={**state.background, session.id: session})
     before = session.phase if session is not None else RobotPhase.IDLE.value
-    wanted = Wanted(fact.energy_milliwh, fact.x_mm, fact.y_mm, fact.reading.state_of_charge_permille)
+    wanted = Wanted(
+        fact.energy_milliwh,
+        fact.x_mm,
+        fact.y_mm,
+        fact.reading.state_of_charge_permille,
+        fact.price_max_atomic_per_kwh,
+        fact.cost_max_atomic,
+        fact.station,
+    )
     fresh = Session(id=fact.session, phase=before, salt=fact.salt, wanted=wanted, opened_s=fact.at.wall_s)
     turn = RobotTurn(state, fact, "ChargeRequested", fresh)
     robot_quoting.start_quoting(turn)

@@ -113,7 +113,10 @@ def refuse_offer(turn: RobotTurn, known: KnownOffer) -> str:
         return f"settles on {offer.network}, the robot on {settings.network.caip2}"
     if bytes.fromhex(offer.asset[2:]) != settings.network.token:
         return f"wants {offer.asset}, the robot pays in {address_to_hex(settings.network.token)}"
-    return refuse_way(settings, turn.session.wanted, offer)
+    wanted = turn.session.wanted
+    if wanted.station and wanted.station != offer.station:
+        return f"only {wanted.station} was asked for"
+    return refuse_way(settings, wanted, offer)
 
 
 def on_quote(turn: RobotTurn, body: Quote, sender: bytes, token: str) -> None:
@@ -135,7 +138,7 @@ def on_quote(turn: RobotTurn, body: Quote, sender: bytes, token: str) -> None:
     except RemoteError as error:
         _answered(turn, key, Answer(token, None, str(error)))
         return
-    limit = turn.settings.policy.price_max_atomic_per_kwh
+    limit = turn.session.wanted.tighten(turn.settings.policy).price_max_atomic_per_kwh
     asked = turn.letter(session.asked[key])
     countered = asked is None or isinstance(asked.seal.draft.body, QuoteCounter)
     if agreed.terms.price_atomic_per_kwh > limit > 0 and not countered:
@@ -191,6 +194,7 @@ def rank(turn: RobotTurn) -> tuple[Candidate, ...]:
         settings = turn.settings
         if answer is not None and answer.agreed is not None and _is_survival(turn, answer.agreed):
             settings = replace(settings, policy=survival_policy(settings.policy))
+        settings = replace(settings, policy=session.wanted.tighten(settings.policy))
         candidates.append(
             judge(
                 settings,

@@ -97,9 +97,11 @@ class RobotTurn(Turn[Session]):
 
     @property
     def policy(self) -> SpendPolicy:
-        """In force for this session: the owner's, or what it grants for survival."""
+        """In force for this session: the owner's, or what it grants for survival, under the task's limits."""
         policy = self.settings.policy
-        return survival_policy(policy) if self.session.survival and grants_survival(policy) else policy
+        if self.session.survival and grants_survival(policy):
+            policy = survival_policy(policy)
+        return self.session.wanted.tighten(policy)
 
     def may_survive(self) -> bool:
         """Whether a charge above the usual price may be agreed now."""

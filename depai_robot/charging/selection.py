@@ -11,7 +11,14 @@ from msgspec import Struct
 from depai_robot.charging.message import ChargingTerms, Offer
 from depai_robot.charging.setting import RobotSettings
 from depai_robot.charging.terms import Agreed, BlockOffer, tranche_price_atomic, tranche_shortfall_milliwh
-from depai_robot.payment.policy import Exposure, Terms, escrow_max_atomic, refuse_terms
+from depai_robot.payment.policy import (
+    Exposure,
+    SpendPolicy,
+    Terms,
+    escrow_max_atomic,
+    refuse_terms,
+    task_policy,
+)
 from depai_robot.payment.x402 import EXACT, SCHEME
 from depai_robot.values.identity import Address
 from depai_robot.values.money import MILLIWH_PER_KWH, cost_atomic
@@ -28,12 +35,25 @@ class Wanted(Struct, frozen=True):
         energy_milliwh: at its pads.
         x_mm, y_mm: in the map frame.
         state_of_charge_permille: of the battery.
+        price_max_atomic_per_kwh, cost_max_atomic: limits of this task, beside the policy's; 0 for none.
+        station: the only one that may be asked; empty for any.
     """
 
     energy_milliwh: int
     x_mm: int
     y_mm: int
     state_of_charge_permille: int
+    price_max_atomic_per_kwh: int = 0
+    cost_max_atomic: int = 0
+    station: str = ""
+
+    def tighten(self, policy: SpendPolicy) -> SpendPolicy:
+        """The policy under this task's limits."""
+        return task_policy(
+            policy,
+            price_max_atomic_per_kwh=self.price_max_atomic_per_kwh,
+            session_max_atomic=self.cost_max_atomic,
+        )
 
 
 class Candidate(Struct, frozen=True):

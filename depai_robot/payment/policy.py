@@ -357,6 +357,24 @@ def session_policy(policy: SpendPolicy, price_atomic_per_kwh: int) -> SpendPolic
     return survival_policy(policy) if is_survival_price(policy, price_atomic_per_kwh) else policy
 
 
+def task_policy(
+    policy: SpendPolicy, *, price_max_atomic_per_kwh: int = 0, session_max_atomic: int = 0
+) -> SpendPolicy:
+    """The policy with limits of one task on top; they only tighten.
+
+    Args:
+        policy: in force.
+        price_max_atomic_per_kwh: 0 for no other than the policy's.
+        session_max_atomic: likewise.
+    """
+    price, session = policy.price_max_atomic_per_kwh, policy.session_max_atomic
+    return replace(
+        policy,
+        price_max_atomic_per_kwh=min(price, price_max_atomic_per_kwh or price),
+        session_max_atomic=min(session, session_max_atomic or session),
+    )
+
+
 # --- checks -------------------------------------------------------------------------------------------------
 
 

@@ -348,7 +348,8 @@ class WalletProgram(Program[RobotState]):
         Args:
             energy_milliwh: at the pads; None for the configured amount.
             session: a fresh id; None makes one.
-            price_max_atomic_per_kwh, cost_max_atomic: limits of this task; they only tighten the policy. 0 for none.
+            price_max_atomic_per_kwh: limit of this task, beside the policy's; 0 for none.
+            cost_max_atomic: likewise, fees included.
             station: the only one that may be asked; empty for any.
 
         Raises:

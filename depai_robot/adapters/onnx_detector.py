@@ -1,4 +1,4 @@
-"""The dock detector on onnxruntime. The only file that imports it.
+"""The dock detector: two models, a manifest and a golden vector.
 
 A model is trusted for its hash: the bytes that are hashed are the bytes that are loaded, and a golden vector
 shows at start that this machine computes with them what the training machine did. A provider that was not asked
@@ -7,22 +7,28 @@ for is never used in silence.
 
 import hashlib
 import io
-import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from depai_robot.adapters.onnx_session import (
+    CPU,
+    FLOAT,
+    ModelSession,
+    RuntimeSettings,
+    TensorSpec,
+    runtime_version,
+)
 from depai_robot.perception.frame import Frame
 from depai_robot.perception.manifest import (
     FINDER_NAME,
     GOLDEN_NAME,
     KEYPOINTS_NAME,
     MANIFEST_NAME,
-    FileEntry,
     Manifest,
     parse_manifest,
     require_file,
@@ -48,7 +54,8 @@ from depai_robot.perception.region import (
 )
 from depai_robot.values.error import ConfigError, DeviceFailedError
 
-CPU = "CPUExecutionProvider"
+__all__ = ["CPU", "OnnxDetector", "RuntimeSettings"]
+
 OPSET = 17
 CANDIDATE_SCORE_MIN = 0.15
 CANDIDATE_COUNT_MAX = 4
@@ -56,7 +63,6 @@ PRESENCE_MIN = 0.5
 
 _MANIFEST_BYTES_MAX = 2**20
 _INPUT = "image"
-_FLOAT = "tensor(float)"
 _SHAPES: Mapping[str, tuple[tuple[int, ...], Mapping[str, tuple[int, ...]]]] = {
     FINDER_NAME: ((1, 1, FINDER_HEIGHT_PX, FINDER_WIDTH_PX), {"maps": FINDER_SHAPE}),
     KEYPOINTS_NAME: (
@@ -64,9 +70,6 @@ _SHAPES: Mapping[str, tuple[tuple[int, ...], Mapping[str, tuple[int, ...]]]] = {
         {"keypoints": KEYPOINTS_SHAPE, "presence": PRESENCE_SHAPE},
     ),
 }
-# A tensor whose data lies in another file names it by an entry with the key "location" (onnx.proto,
-# TensorProto.external_data): field 1, length 8, the key, then field 2. Our models never have one.
-_EXTERNAL_DATA = b"\x0a\x08location\x12"
 
 Float = NDArray[np.float32]
 
@@ -74,43 +77,78 @@ Float = NDArray[np.float32]
 class OnnxDetector:
     """Implements :class:`depai_robot.ports.Detector`. Use from one thread at a time."""
 
-    def __init__(self, models: Path, *, providers: Sequence[str] = (CPU,), threads: int = 1) -> None:
+    def __init__(self, models: Path, *, settings: RuntimeSettings | None = None) -> None:
         """Loads and proves the models of a folder.
 
         Args:
             models: folder with ``manifest.json`` and the files that it names.
-            providers: execution providers to try, one at a time, in this order; the first that passes serves.
-            threads: of one inference.
+            settings: how to run them; one thread of the CPU by default.
 
         Raises:
             ConfigError: a file is missing, damaged or not what its manifest says; or no provider passes.
         """
-        if threads < 1 or not providers:
-            raise ConfigError(f"a detector needs a provider and a thread, got {providers} and {threads}")
+        self._settings = settings or RuntimeSettings()
+        self._models = models
         raw = _read(models / MANIFEST_NAME, _MANIFEST_BYTES_MAX)
         self._sha256 = hashlib.sha256(raw).hexdigest()
         self._manifest = parse_manifest(raw)
-        files = {}
+        self._files: dict[str, bytes] = {}
         for name, entry in self._manifest.files.items():
-            files[name] = _read(models / name, entry.size_bytes)
-            require_file(str(models / name), entry, files[name])
-        golden = _load_golden(models / GOLDEN_NAME, files[GOLDEN_NAME])
-        refusals = []
-        for provider in providers:
+            self._files[name] = _read(models / name, entry.size_bytes)
+            require_file(str(models / name), entry, self._files[name])
+        self._golden = _load_golden(models / GOLDEN_NAME, self._files[GOLDEN_NAME])
+        self._refusals: list[str] = []
+        self._untried = list(self._settings.provider_names())
+        self._open_next()
+
+    def _open_next(self) -> None:
+        """The first provider left that proves itself becomes the one in use.
+
+        Raises:
+            ConfigError: none does, or the first does not and the settings say that then nothing shall run.
+        """
+        while self._untried:
+            provider = self._untried.pop(0)
             try:
-                self._finder = _make_session(models / FINDER_NAME, files, self._manifest, provider, threads)
-                self._keypoints = _make_session(
-                    models / KEYPOINTS_NAME, files, self._manifest, provider, threads
-                )
-                self._require_golden(golden)
+                finder, keypoints = (self._open(name, provider) for name in (FINDER_NAME, KEYPOINTS_NAME))
+                self._require_golden(finder, keypoints)
+                for session in (finder, keypoints):
+                    session.warm_up(self._settings.warm_up_runs)
             except (ConfigError, DeviceFailedError) as error:
-                refusals.append(f"{provider}: {error}")
+                self._refusals.append(f"{provider}: {error}")
+                if self._settings.fallback == "fail":
+                    break
                 continue
-            self._provider = provider
-            break
-        else:
-            raise ConfigError(f"no execution provider serves; {'; '.join(refusals)}")
-        self._refusals = tuple(refusals)
+            self._finder, self._keypoints, self._provider = finder, keypoints, provider
+            return
+        raise ConfigError(f"no execution provider serves; {'; '.join(self._refusals)}")
+
+    def _open(self, name: str, provider: str) -> ModelSession:
+        path, entry = self._models / name, self._manifest.files[name]
+        image, outputs = _SHAPES[name]
+        inputs = [TensorSpec(_INPUT, image)]
+        gives = [TensorSpec(output, shape) for output, shape in outputs.items()]
+        expected = (
+            [(_INPUT, image, FLOAT)],
+            [(output, shape, FLOAT) for output, shape in outputs.items()],
+        )
+        listed = (
+            [(t.name, t.shape, t.type) for t in entry.inputs],
+            [(t.name, t.shape, t.type) for t in entry.outputs],
+        )
+        if listed != expected or entry.opset != OPSET:
+            raise ConfigError(
+                f"{MANIFEST_NAME} gives {name} opset {entry.opset} and {listed}, "
+                f"expected opset {OPSET} and {expected}"
+            )
+        return ModelSession(
+            str(path),
+            self._files[name],
+            inputs=inputs,
+            outputs=gives,
+            provider=provider,
+            settings=self._settings,
+        )
 
     @property
     def model_sha256(self) -> str:
@@ -130,7 +168,12 @@ class OnnxDetector:
     @property
     def refusals(self) -> tuple[str, ...]:
         """Why each provider before the one in use does not serve."""
-        return self._refusals
+        return tuple(self._refusals)
+
+    @property
+    def runtime(self) -> str:
+        """Name and version of the runtime."""
+        return f"onnxruntime {runtime_version()}"
 
     def detect(self, frame: Frame) -> DockKeypoints | None:
         """Keypoints of the best candidate, or None when there is none. Some 6 ms on one core.
@@ -148,7 +191,7 @@ class OnnxDetector:
             DeviceFailedError: the runtime failed or gave a value that is not finite.
         """
         grey = GreyImage.from_rgb(frame.image)
-        (maps,) = self._run(self._finder, normalise(finder_pixels(grey)))
+        (maps,) = self._run(FINDER_NAME, normalise(finder_pixels(grey)))
         candidates = decode_finder(
             maps, grey.size_px, score_min=CANDIDATE_SCORE_MIN, count_max=CANDIDATE_COUNT_MAX
         )
@@ -179,29 +222,35 @@ class OnnxDetector:
         return keypoints if keypoints.score >= PRESENCE_MIN else None
 
     def _keypoints_in(self, grey: GreyImage, region: Region) -> DockKeypoints:
-        keypoints, presence = self._run(self._keypoints, normalise(crop_pixels(grey, region)))
+        keypoints, presence = self._run(KEYPOINTS_NAME, normalise(crop_pixels(grey, region)))
         return decode_keypoints(keypoints, presence, region)
 
-    def _run(self, session: Any, pixels: Float) -> list[Float]:
-        try:
-            outputs = session.run(None, {_INPUT: pixels})
-        except Exception as error:  # the runtime's exceptions have no common root of their own
-            raise DeviceFailedError(f"onnxruntime failed: {error}") from error
-        for output in outputs:
-            if not np.isfinite(output).all():
-                raise DeviceFailedError("a model gave a value that is not finite, expected finite ones")
-        return list(outputs)
+    def _run(self, name: str, pixels: Float) -> list[Float]:
+        """One inference; a provider that fails is replaced by the next one of the list, once each."""
+        while True:
+            session = self._finder if name == FINDER_NAME else self._keypoints
+            try:
+                return session.run({_INPUT: pixels})
+            except DeviceFailedError as error:
+                if self._settings.fallback == "fail" or not self._untried:
+                    raise
+                self._refusals.append(f"{self._provider}: {error}")
+                try:
+                    self._open_next()
+                except ConfigError as none_left:
+                    raise DeviceFailedError(str(none_left)) from error
 
-    def _require_golden(self, golden: Mapping[str, NDArray[Any]]) -> None:
-        (maps,) = self._run(self._finder, normalise(golden["finder_image"]))
-        keypoints, presence = self._run(self._keypoints, normalise(golden["keypoints_image"]))
+    def _require_golden(self, finder: ModelSession, keypoint_finder: ModelSession) -> None:
+        tolerance = self._manifest.golden_tolerance_of(finder.provider)
+        (maps,) = finder.run({_INPUT: normalise(self._golden["finder_image"])})
+        keypoints, presence = keypoint_finder.run({_INPUT: normalise(self._golden["keypoints_image"])})
         seen = {"maps": maps, "keypoints": keypoints, "presence": presence}
         for name, values in seen.items():
-            difference = float(np.abs(values - golden[name]).max())
-            if not difference <= self._manifest.golden_tolerance:
+            difference = float(np.abs(values - self._golden[name]).max())
+            if not difference <= tolerance:
                 raise ConfigError(
                     f"output {name} differs from the golden vector by {difference:.2e}, expected at most "
-                    f"{self._manifest.golden_tolerance:.2e}: this machine does not compute what was trained"
+                    f"{tolerance:.2e}: this machine does not compute what was trained"
                 )
 
 
@@ -234,57 +283,3 @@ def _load_golden(path: Path, data: bytes) -> dict[str, NDArray[Any]]:
     if seen != shapes:
         raise ConfigError(f"{path}: a golden vector has {shapes}, got {seen}")
     return golden
-
-
-def _make_session(
-    path: Path, files: Mapping[str, bytes], manifest: Manifest, provider: str, threads: int
-) -> Any:
-    """A session on one provider alone, with the inputs and outputs that manifest and program agree on."""
-    # Builds from 1.32 on carry telemetry that is on by default on Linux too; a robot does not report to anybody.
-    # Read once, when the library is loaded; disable_telemetry_events() comes too late.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    data, entry = files[path.name], manifest.files[path.name]
-    if _EXTERNAL_DATA in data:
-        raise ConfigError(f"{path} keeps tensors in other files, expected one file with all of them")
-    if provider not in onnxruntime.get_available_providers():
-        raise ConfigError(
-            f"not in this build of onnxruntime, which has {onnxruntime.get_available_providers()}"
-        )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if provider != CPU:
-        # Otherwise a provider without its driver is replaced by the CPU in silence.
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    try:
-        session = onnxruntime.InferenceSession(data, options, providers=[provider])
-    except Exception as error:  # the runtime's exceptions have no common root of their own
-        raise ConfigError(f"{path} can't be loaded: {error}") from error
-    if session.get_providers()[0] != provider:
-        raise ConfigError(f"{path}: asked for {provider}, onnxruntime took {session.get_providers()}")
-    _require_signature(path, entry, session)
-    return session
-
-
-def _require_signature(path: Path, entry: FileEntry, session: Any) -> None:
-    image, outputs = _SHAPES[path.name]
-    expected = ([(_INPUT, image, _FLOAT)], [(name, shape, _FLOAT) for name, shape in outputs.items()])
-    listed = (
-        [(t.name, t.shape, t.type) for t in entry.inputs],
-        [(t.name, t.shape, t.type) for t in entry.outputs],
-    )
-    if listed != expected or entry.opset != OPSET:
-        raise ConfigError(
-            f"{MANIFEST_NAME} gives {path.name} opset {entry.opset} and {listed}, "
-            f"expected opset {OPSET} and {expected}"
-        )
-    seen = (
-        [(t.name, tuple(t.shape), t.type) for t in session.get_inputs()],
-        [(t.name, tuple(t.shape), t.type) for t in session.get_outputs()],
-    )
-    if seen != expected:
-        raise ConfigError(f"{path} has inputs and outputs {seen}, expected {expected}")

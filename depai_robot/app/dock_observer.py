@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from depai_robot.adapters.onnx_detector import CPU, OnnxDetector
+from depai_robot.adapters.onnx_detector import OnnxDetector, RuntimeSettings
 from depai_robot.perception.dock import DockModel, parse_dock
 from depai_robot.perception.frame import Frame
 from depai_robot.perception.gate import Gate
@@ -51,6 +51,21 @@ class DockObserver:
         """Of the models in use."""
         return self._detector.model_sha256
 
+    @property
+    def provider(self) -> str:
+        """The execution provider in use."""
+        return self._detector.provider
+
+    @property
+    def runtime(self) -> str:
+        """Name and version of the inference runtime."""
+        return self._detector.runtime
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Why each provider before the one in use does not serve."""
+        return self._detector.refusals
+
     def __call__(self, frame: Frame) -> tuple[DockKeypoints | None, DockObservation | None]:
         """Keypoints of the dock in the frame, if any, and its pose, if it is to be published.
 
@@ -95,7 +110,7 @@ class DockObserver:
         return self.tag_id is None or self.seen_tag_id in (None, self.tag_id)
 
 
-def make_observer(models: Path, dock_file: Path, *, providers: tuple[str, ...] = (CPU,)) -> DockObserver:
+def make_observer(models: Path, dock_file: Path, *, settings: RuntimeSettings | None = None) -> DockObserver:
     """An observer from files.
 
     Raises:
@@ -106,6 +121,6 @@ def make_observer(models: Path, dock_file: Path, *, providers: tuple[str, ...] =
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{dock_file} can't be read: {error}") from error
     dock = parse_dock(text)
-    detector = OnnxDetector(models, providers=providers)
+    detector = OnnxDetector(models, settings=settings)
     require_dock(detector.manifest, dock)
     return DockObserver(detector, dock, gate=detector.manifest.make_gate())

@@ -78,6 +78,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         files: finder, keypoints and golden vector by file name.
         gate: fitted on these models' answers.
         golden_tolerance: largest difference from the golden vector's stored outputs.
+        golden_tolerance_by_provider: the same for an execution provider that was measured to need another.
         dock_sha256: of the geometry that the models were trained on; see :func:`dock_sha256`.
         seed: of the training data.
         command: that made the set.
@@ -91,6 +92,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dock_sha256: str
     seed: int
     command: str
+    golden_tolerance_by_provider: dict[str, float] = {}
+
+    def golden_tolerance_of(self, provider: str) -> float:
+        """Largest difference from the golden vector that an execution provider may show."""
+        return self.golden_tolerance_by_provider.get(provider, self.golden_tolerance)
 
     def make_gate(self) -> Gate:
         """The gate as perception uses it."""
@@ -133,10 +139,11 @@ def parse_manifest(data: bytes) -> Manifest:
         raise ConfigError(
             f"{MANIFEST_NAME}: gate.features must be {list(FEATURES)}, got {list(manifest.gate.features)}"
         )
-    if not 0 < manifest.golden_tolerance < 1:
-        raise ConfigError(
-            f"{MANIFEST_NAME}: golden_tolerance must be in (0, 1), got {manifest.golden_tolerance}"
-        )
+    tolerances = {"": manifest.golden_tolerance, **manifest.golden_tolerance_by_provider}
+    for provider, tolerance in tolerances.items():
+        if not 0 < tolerance < 1:
+            name = f"golden_tolerance_by_provider.{provider}" if provider else "golden_tolerance"
+            raise ConfigError(f"{MANIFEST_NAME}: {name} must be in (0, 1), got {tolerance}")
     manifest.make_gate()
     return manifest
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from depai_robot.adapters.onnx_detector import CPU, OnnxDetector
+from depai_robot.adapters.onnx_session import RuntimeSettings, available_providers
 from depai_robot.app.dock_observer import DockObserver, make_observer
 from depai_robot.app.resource import resource_path
 from depai_robot.perception.dock import parse_dock
@@ -235,14 +236,59 @@ def test_another_golden_vector_is_refused(models):
     refused(models, "not a golden vector")
 
 
+def with_providers(*providers, **changes):
+    return RuntimeSettings(providers=providers, **changes)
+
+
 def test_a_provider_is_never_replaced_in_silence(models):
     with pytest.raises(ConfigError, match="NoSuchExecutionProvider: not in this build"):
-        OnnxDetector(models, providers=("NoSuchExecutionProvider",))
-    detector = OnnxDetector(models, providers=("NoSuchExecutionProvider", CPU))
+        OnnxDetector(models, settings=with_providers("NoSuchExecutionProvider"))
+    detector = OnnxDetector(models, settings=with_providers("NoSuchExecutionProvider", "cpu"))
     assert detector.provider == CPU
     assert "NoSuchExecutionProvider" in detector.refusals[0]
-    with pytest.raises(ConfigError, match="a provider and a thread"):
-        OnnxDetector(models, providers=())
+    with pytest.raises(ConfigError, match="needs a provider"):
+        OnnxDetector(models, settings=with_providers())
+
+
+def test_a_robot_may_demand_the_first_provider(models):
+    with pytest.raises(ConfigError, match="no execution provider serves; CUDA"):
+        OnnxDetector(models, settings=with_providers("cuda", "cpu", fallback="fail"))
+    assert OnnxDetector(models, settings=with_providers("cpu", "cuda", fallback="fail")).provider == CPU
+
+
+def test_a_provider_that_the_build_lists_but_can_not_run_the_model_is_refused(models):
+    """Builds list providers whatever the machine has; asked for one alone, onnxruntime takes the CPU."""
+    listed = [name for name in available_providers() if name != CPU]
+    if not listed:
+        pytest.skip("this build of onnxruntime has the CPU alone")
+    detector = OnnxDetector(models, settings=with_providers(*listed, "cpu"))
+    assert detector.provider == CPU
+    assert len(detector.refusals) == len(listed)
+
+
+def test_each_provider_has_its_own_tolerance(models):
+    golden = np.load(models / "golden.npz")
+    changed = dict(golden)
+    changed["presence"] = changed["presence"] + np.float32(0.01)
+    np.savez(models / "other.npz", **changed)
+    adopt(models, "golden.npz", (models / "other.npz").read_bytes())
+    refused(models, "presence differs from the golden vector by 1.00e-02")
+    rewrite(models, lambda m: m.update(golden_tolerance_by_provider={CPU: 0.02}))
+    assert OnnxDetector(models).provider == CPU
+    rewrite(models, lambda m: m.update(golden_tolerance_by_provider={"CUDAExecutionProvider": 0.02}))
+    refused(models, "expected at most 2.00e-03")
+    rewrite(models, lambda m: m.update(golden_tolerance_by_provider={CPU: 0.0}))
+    refused(models, "golden_tolerance_by_provider.CPUExecutionProvider must be in")
+
+
+def test_bound_buffers_change_no_bit_and_threads_next_to_nothing(detector):
+    settings = (RuntimeSettings(io_binding=True), RuntimeSettings(io_binding=True, threads=2))
+    bound, threaded = (OnnxDetector(resource_path("models"), settings=each) for each in settings)
+    for name in WITH_DOCK:
+        plain, again = detector.detect(read_frame(name)), bound.detect(read_frame(name))
+        np.testing.assert_array_equal(plain.points_px, again.points_px)
+        np.testing.assert_array_equal(plain.sigma_px, again.sigma_px)
+        np.testing.assert_allclose(threaded.detect(read_frame(name)).points_px, plain.points_px, atol=1e-2)
 
 
 def test_another_dock_is_refused(tmp_path):
@@ -270,8 +316,23 @@ class NanSession:
 @pytest.mark.parametrize("value", [np.nan, np.inf, RuntimeError("device lost")])
 def test_a_runtime_that_fails_while_running_is_a_failed_device(value):
     detector = OnnxDetector(resource_path("models"))
-    detector._finder = NanSession(value)
+    detector._finder._session = NanSession(value)
     with pytest.raises(DeviceFailedError, match="not finite|device lost"):
+        detector.detect(read_frame("middle"))
+
+
+@pytest.mark.parametrize("fallback", ["warn", "fail"])
+def test_a_provider_that_dies_is_replaced_by_the_next_unless_forbidden(fallback):
+    detector = OnnxDetector(resource_path("models"), settings=with_providers("cpu", "cpu", fallback=fallback))
+    detector._finder._session = NanSession(RuntimeError("device lost"))
+    if fallback == "fail":
+        with pytest.raises(DeviceFailedError, match="device lost"):
+            detector.detect(read_frame("middle"))
+        return
+    assert detector.detect(read_frame("middle")) is not None
+    assert "device lost" in detector.refusals[0]
+    detector._finder._session = NanSession(RuntimeError("lost again"))
+    with pytest.raises(DeviceFailedError, match="lost again"):
         detector.detect(read_frame("middle"))
 
 

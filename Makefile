@@ -34,9 +34,13 @@ $(VENV)/.test: $(VENV)/.anvil
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location -e ".[ros,sim,onnx,test]"
 	@touch $@
 
+$(VENV)/.interfaces: $(VENV)/.test tools/build_interfaces.py tools/interfaces-requirements.txt $(shell find depai_interfaces -type f)
+	@$(BIN)/python tools/build_interfaces.py
+	@touch $@
+
 setup: $(VENV)/.anvil  ## what the demo needs, and nothing else
 
-setup-test: $(VENV)/.test  ## what the tests need
+setup-test: $(VENV)/.interfaces  ## what the tests need
 
 demo: setup  ## the whole loop: find the dock, buy energy, keep the receipt
 	@$(BIN)/depai-robot demo $(ARGS)

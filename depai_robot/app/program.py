@@ -48,7 +48,11 @@ def state_codec(form: type[S]) -> tuple[Callable[[S], bytes], Callable[[bytes], 
 
 
 class Program(Generic[S]):
-    """Base of both programs: holds the parts, starts and ends them in order."""
+    """Base of both programs: holds the parts, starts and ends them in order.
+
+    Attributes:
+        is_running: connected, and the journal is folded; before, :attr:`state` passes through what once was.
+    """
 
     def __init__(
         self,
@@ -90,6 +94,7 @@ class Program(Generic[S]):
             read_battery=self.performer.read_battery if robot is not None else None,
             admit=admit,
         )
+        self.is_running = False
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
 
@@ -119,6 +124,7 @@ class Program(Generic[S]):
             self._broker.subscribe(topic, self.inbox.receive)
         self.runner.start(self._perform)
         self.inbox.start()
+        self.is_running = True
 
     def _connect(self) -> None:
         for number in range(1, CONNECT_TRIES + 1):
@@ -158,6 +164,7 @@ class Program(Generic[S]):
 
     def stop(self) -> None:
         """Ends the program; open sessions go on with the next start."""
+        self.is_running = False
         self._closing.set()
         for thread in self._threads:
             thread.join(2.0)

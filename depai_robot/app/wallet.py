@@ -353,9 +353,11 @@ class WalletProgram(Program[RobotState]):
             station: the only one that may be asked; empty for any.
 
         Raises:
-            ConfigError: the wallet buys nothing now.
+            ConfigError: the wallet is not running, or buys nothing now.
             DeviceTimeoutError: the robot's own meter does not answer.
         """
+        if not self.is_running:
+            raise ConfigError("the wallet is not running: it connects, or folds its journal, or has ended")
         if not self.buys:
             raise ConfigError("the wallet is not active: it buys nothing now")
         reading = self.performer.read_battery()

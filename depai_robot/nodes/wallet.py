@@ -7,6 +7,7 @@ signature. Publishes ``wallet/phase`` (latched) for people and consoles.
 Inactive, it buys nothing new and settles what is open; configured, it has its keys and its journal.
 """
 
+import math
 import threading
 import time
 from pathlib import Path
@@ -21,13 +22,14 @@ from std_srvs.srv import Trigger
 from depai_robot.app.config import read_wallet, resolve
 from depai_robot.app.wallet import WalletParts, WalletProgram, open_wallet
 from depai_robot.charging.fact import StopRequested
+from depai_robot.nodes.charge_action import MISSING, ChargeServer
 from depai_robot.nodes.convert import message_to_odometry
 from depai_robot.nodes.docking_protocol import DockingCommand, decode_state, encode
 from depai_robot.nodes.lifecycle import ManagedNode, Setting
 from depai_robot.nodes.process import run
 from depai_robot.nodes.quality import LATCHED, STATE
 from depai_robot.sim.link_hardware import LinkRobotHardware
-from depai_robot.values.error import ConfigError, DepaiError
+from depai_robot.values.error import ConfigError, DepaiError, DeviceError
 from depai_robot.values.geometry import Pose2
 
 CLOCK_WAIT_S = 30.0
@@ -95,6 +97,11 @@ class WalletNode(ManagedNode):
         program = WalletProgram(self._parts)
         program.buys = self.is_active
         self._program = program
+        self._action: ChargeServer | None = None
+        if MISSING:
+            self.get_logger().warning(MISSING)
+        else:
+            self._action = ChargeServer(self, program, self._state_of_charge)
         self.create_subscription(String, "docking/state", self._take_state, LATCHED)
         self.create_subscription(OdometryMessage, "odom", self._take_odometry, STATE)
         self.create_service(Trigger, "~/charge", self._take_charge)
@@ -120,6 +127,8 @@ class WalletNode(ManagedNode):
         """Finishes what is journalled and lets go of keys and journal."""
         program, self._program = self._program, None
         if program is not None:
+            if self._action is not None:
+                self._action.close()
             self._starter.join(CLOCK_WAIT_S)
             program.stop()
             self._hardware.close()
@@ -221,11 +230,17 @@ class WalletNode(ManagedNode):
         pose = self._base_in_map
         return pose.x_m, pose.y_m
 
+    def _state_of_charge(self) -> float:
+        try:
+            return self._hardware.read().state_of_charge
+        except DeviceError:
+            return math.nan
+
     def _report(self) -> None:
         program = self._running()
         runner = program.runner
         failure = self._failure or (str(runner.failure) if runner.failure is not None else "")
-        phase = "FAILED" if failure else program.phase
+        phase = "FAILED" if failure else program.phase if program.is_running else "STARTING"
         if phase != self._phase:
             self._phase = phase
             self._phases.publish(String(data=phase))

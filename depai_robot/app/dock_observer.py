@@ -1,5 +1,6 @@
 """One frame through detector, tag, pose, gate and tracker: what the dock detector node runs on each image."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,19 @@ from depai_robot.perception.tag import read_tag
 from depai_robot.perception.track import TrackLimits, TrackState, expected_region, step
 from depai_robot.values.error import ConfigError
 from depai_robot.values.geometry import Vector3
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the diagnostics say of the observer beside frames and errors.
+
+    Attributes:
+        values: (key, value), in the order to be shown.
+        warning: what works otherwise than was asked for; empty when all is well.
+    """
+
+    values: tuple[tuple[str, str], ...] = ()
+    warning: str = ""
 
 
 class DockObserver:
@@ -51,20 +65,14 @@ class DockObserver:
         """Of the models in use."""
         return self._detector.model_sha256
 
-    @property
-    def provider(self) -> str:
-        """The execution provider in use."""
-        return self._detector.provider
-
-    @property
-    def runtime(self) -> str:
-        """Name and version of the inference runtime."""
-        return self._detector.runtime
-
-    @property
-    def refusals(self) -> tuple[str, ...]:
-        """Why each provider before the one in use does not serve."""
-        return self._detector.refusals
+    def health(self) -> Health:
+        """Which runtime and provider work, and what was refused before them."""
+        refusals = self._detector.refusals
+        warning = f"runs on {self._detector.provider}; {'; '.join(refusals)}" if refusals else ""
+        return Health(
+            (("provider", self._detector.provider), ("runtime", self._detector.runtime)),
+            warning,
+        )
 
     def __call__(self, frame: Frame) -> tuple[DockKeypoints | None, DockObservation | None]:
         """Keypoints of the dock in the frame, if any, and its pose, if it is to be published.

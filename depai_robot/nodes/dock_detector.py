@@ -2,20 +2,24 @@
 
 Subscribes ``camera/image_raw`` and ``camera/camera_info``; publishes ``detected_dock_pose`` (PoseStamped in
 the camera's optical frame, stamped with the image's time, x axis into the dock, z up). Inference runs on a
-thread of its own, always on the newest image; an old pose is never published again. ``~/processed`` (Header) carries
-the stamp of each image that is done with: the age of what the robot acts on, and what a simulation waits for.
+thread of its own, always on the newest image; an old pose is never published again. ``~/detection`` (DiagnosticArray
+with the image's stamp, one for each pose) says what made the pose and how sure it is: hash of the models, provider,
+confidence, standard deviations. ``~/processed`` (Header) carries the stamp of each image that is done with: the age of
+what the robot acts on, and what a simulation waits for.
 """
 
 import threading
 from collections.abc import Callable
 from typing import ClassVar
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
+from depai_robot.app.dock_observer import Health
 from depai_robot.nodes.convert import image_to_frame, info_to_intrinsics, pose3_to_stamped
 from depai_robot.nodes.lifecycle import ManagedNode, Setting
 from depai_robot.nodes.quality import STATE, image_quality
@@ -25,6 +29,9 @@ from depai_robot.values.error import DepaiError
 
 Observe = Callable[[Frame], tuple[DockKeypoints | None, DockObservation | None]]
 """One frame through detector, pose, gate and tracker; called on the inference thread only."""
+
+HealthCheck = Callable[[], Health]
+"""What diagnostics and detections add; called on the executor's thread and on the inference thread."""
 
 Watcher = Callable[[Frame, DockKeypoints | None, DockObservation | None], None]
 """Sees every frame after its detection, on the inference thread; for recordings."""
@@ -38,8 +45,16 @@ class DockDetector(ManagedNode):
         Setting("enabled", True, "look at images from the start; ~/set_enabled changes it"),
     )
 
-    def __init__(self, observe: Observe, *, model: str, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self,
+        observe: Observe,
+        *,
+        model: str,
+        watcher: Watcher | None = None,
+        health: HealthCheck = Health,
+    ) -> None:
         super().__init__("dock_detector")
+        self._health = health
         self._observe = observe
         self._watcher = watcher
         self._model = model
@@ -55,6 +70,7 @@ class DockDetector(ManagedNode):
         self._seen = self._published = self._failed = 0
         self._info_error = self._frame_error = ""
         self._poses = self.create_output(PoseStamped, "detected_dock_pose", STATE)
+        self._detections = self.create_output(DiagnosticArray, "~/detection", STATE)
         self._processed = self.create_output(Header, "~/processed", STATE)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", STATE)
         self.create_subscription(CameraInfo, "camera/camera_info", self._take_info, STATE)
@@ -129,6 +145,9 @@ class DockDetector(ManagedNode):
                 self._poses.publish(
                     pose3_to_stamped(observation.dock_in_camera, frame.stamp_ns, image.header.frame_id)
                 )
+                self._detections.publish(
+                    DiagnosticArray(header=image.header, status=[self._tell(observation)])
+                )
             if self._watcher is not None:
                 self._watcher(frame, keypoints, observation)
             self._frame_error = ""
@@ -143,12 +162,33 @@ class DockDetector(ManagedNode):
                 f"image of {image.header.stamp.sec}.{image.header.stamp.nanosec:09} s: {self._frame_error}"
             )
 
+    def _tell(self, observation: DockObservation) -> DiagnosticStatus:
+        """Where a pose comes from and how sure it is."""
+        sigmas = np.sqrt(np.diag(observation.covariance))
+        values = [
+            ("model_sha256", observation.model_sha256),
+            ("confidence", f"{observation.confidence:.4f}"),
+            *((f"sigma_{axis}_m", f"{sigma:.4g}") for axis, sigma in zip("xyz", sigmas[:3], strict=True)),
+            *((f"sigma_turn_{axis}_rad", f"{s:.4g}") for axis, s in zip("xyz", sigmas[3:], strict=True)),
+            *self._health().values,
+        ]
+        return DiagnosticStatus(
+            level=DiagnosticStatus.OK,
+            name="dock_detection",
+            message="dock seen",
+            hardware_id="camera",
+            values=[KeyValue(key=key, value=value) for key, value in values],
+        )
+
     def _report(self) -> None:
+        health = self._health()
         status = DiagnosticStatus(name="dock_detector", hardware_id="camera")
         if error := self._info_error or self._frame_error:
             status.level, status.message = DiagnosticStatus.ERROR, error
         elif self._intrinsics is None:
             status.level, status.message = DiagnosticStatus.WARN, "no camera_info yet"
+        elif health.warning:
+            status.level, status.message = DiagnosticStatus.WARN, health.warning
         else:
             works = self._enabled and self.is_active
             status.level, status.message = DiagnosticStatus.OK, "detecting" if works else "idle"
@@ -157,6 +197,7 @@ class DockDetector(ManagedNode):
             KeyValue(key="frames", value=str(self._seen)),
             KeyValue(key="poses_published", value=str(self._published)),
             KeyValue(key="frames_failed", value=str(self._failed)),
+            *(KeyValue(key=key, value=value) for key, value in health.values),
         ]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()

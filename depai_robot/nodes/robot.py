@@ -11,6 +11,7 @@ import yaml
 from msgspec import Meta, Struct
 from rclpy.node import Node
 
+from depai_robot.adapters.onnx_session import RuntimeSettings
 from depai_robot.app.dock_observer import DockObserver, make_observer
 from depai_robot.app.resource import resource_path
 from depai_robot.app.story import StoryWriter
@@ -39,6 +40,7 @@ class RobotConfig(Struct, frozen=True, forbid_unknown_fields=True):
         link: socket of the simulation, where battery and pads are.
         initial_pose: in the map at start-up: x_m, y_m, yaw_rad.
         models: folder of the dock models; empty for the package's own.
+        inference: providers, threads and the like; see adapters.onnx_session.RuntimeSettings.
         story: folder for story lines and frames, empty for none.
     """
 
@@ -50,6 +52,7 @@ class RobotConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[float, Meta(ge=-7, le=7)],
     ] = (0.0, 0.0, 0.0)
     models: str = ""
+    inference: RuntimeSettings = RuntimeSettings()
     story: str = ""
 
 
@@ -114,7 +117,9 @@ def make_nodes(config: RobotConfig) -> list[Node]:
     dock_file = resource_path("config", "dock.yaml")
     dock = parse_dock(dock_file.read_text(encoding="utf-8"))
     observer: DockObserver = make_observer(
-        Path(config.models) if config.models else resource_path("models"), dock_file
+        Path(config.models) if config.models else resource_path("models"),
+        dock_file,
+        settings=config.inference,
     )
     hardware = LinkRobotHardware(Path(config.link), config.robot)
     folder = Path(config.story) if config.story else None
@@ -123,7 +128,7 @@ def make_nodes(config: RobotConfig) -> list[Node]:
     settings = DockingSettings(pads_x_m=robot.pads.x_m, dock_pads_x_m=dock.pads.x_m)
     camera = (robot.camera.x_m, 0.0, robot.camera.z_m)
     return [
-        DockDetector(observer, model=observer.model_sha256, watcher=keeper),
+        DockDetector(observer, model=observer.model_sha256, watcher=keeper, health=observer.health),
         DockingNode(settings, camera, Pose2(*config.initial_pose), docking_story),
         BatteryNode(hardware, hardware),
     ]

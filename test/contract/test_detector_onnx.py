@@ -267,8 +267,8 @@ def test_a_provider_that_the_build_lists_but_can_not_run_the_model_is_refused(mo
 
 
 def test_each_provider_has_its_own_tolerance(models):
-    golden = np.load(models / "golden.npz")
-    changed = dict(golden)
+    with np.load(models / "golden.npz") as archive:
+        changed = dict(archive)
     changed["presence"] = changed["presence"] + np.float32(0.01)
     np.savez(models / "other.npz", **changed)
     adopt(models, "golden.npz", (models / "other.npz").read_bytes())

@@ -15,6 +15,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
+from depai_robot.app.dock_observer import Health
 from depai_robot.nodes.convert import frame_to_image, intrinsics_to_info, stamp_to_ns
 from depai_robot.nodes.dock_detector import DockDetector
 from depai_robot.nodes.quality import STATE, image_quality
@@ -35,15 +36,17 @@ def observed(frame: Frame) -> tuple[None, DockObservation]:
 class Bench:
     """The node under test between a camera and a listener."""
 
-    def __init__(self, ros: Any, observe: Callable[[Frame], Any]) -> None:
+    def __init__(self, ros: Any, observe: Callable[[Frame], Any], **changes: Any) -> None:
         self.ros = ros
-        self.node = ros.add(DockDetector(observe, model="ab" * 32))
+        self.node = ros.add(DockDetector(observe, model="ab" * 32, **changes))
         self.other = ros.node()
         self.poses: list[PoseStamped] = []
+        self.detections: list[DiagnosticArray] = []
         self.processed: list[int] = []
         self.statuses: list[DiagnosticStatus] = []
         listen = self.other.create_subscription
         listen(PoseStamped, "detected_dock_pose", self.poses.append, STATE)
+        listen(DiagnosticArray, "dock_detector/detection", self.detections.append, STATE)
         listen(
             Header,
             "dock_detector/processed",
@@ -59,7 +62,12 @@ class Bench:
                 and self.infos.get_subscription_count()
                 and all(
                     self.other.count_publishers(topic)
-                    for topic in ("/detected_dock_pose", "/dock_detector/processed", "/diagnostics")
+                    for topic in (
+                        "/detected_dock_pose",
+                        "/dock_detector/detection",
+                        "/dock_detector/processed",
+                        "/diagnostics",
+                    )
                 )
             )
         )
@@ -90,6 +98,30 @@ def test_a_pose_has_the_stamp_and_frame_of_its_image(ros) -> None:
     position, q = pose.pose.position, pose.pose.orientation
     assert (position.x, position.y, position.z) == POSE.position_m
     assert (q.x, q.y, q.z, q.w) == POSE.quaternion_xyzw
+
+
+def test_a_detection_names_what_made_it_and_how_sure_it_is(ros) -> None:
+    bench = Bench(ros, observed, health=lambda: Health((("provider", "CPUExecutionProvider"),)))
+    bench.calibrate()
+    bench.show(7)
+    ros.until(lambda: bench.detections)
+    (detection,) = bench.detections
+    assert stamp_to_ns(detection.header.stamp) == 7
+    values = {v.key: v.value for v in detection.status[0].values}
+    assert values["model_sha256"] == "ab" * 32
+    assert values["confidence"] == "0.9000"
+    assert values["sigma_z_m"] == values["sigma_turn_y_rad"] == "1"
+    assert values["provider"] == "CPUExecutionProvider"
+
+
+def test_a_provider_that_was_refused_is_a_warning(ros) -> None:
+    health = Health((("provider", "CPUExecutionProvider"),), "runs on CPUExecutionProvider; CUDA: no driver")
+    bench = Bench(ros, observed, health=lambda: health)
+    bench.calibrate()
+    ros.until(lambda: any("no driver" in s.message for s in bench.statuses))
+    status = next(s for s in bench.statuses if "no driver" in s.message)
+    assert status.level == DiagnosticStatus.WARN
+    assert {v.key: v.value for v in status.values}["provider"] == "CPUExecutionProvider"
 
 
 def test_nothing_is_published_when_nothing_is_seen(ros) -> None:

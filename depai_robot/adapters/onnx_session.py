@@ -285,7 +285,7 @@ def _open(name: str, data: bytes, provider: str, settings: RuntimeSettings) -> A
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors are in the exceptions
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if provider != CPU:
         # Otherwise a provider without its driver is replaced by the CPU in silence.

@@ -27,6 +27,11 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
         "key",
         "Make, show and change the keys of a robot, a station or an owner.",
     ),
+    "model": (
+        "depai_robot.cli.model",
+        "model",
+        "The models that find the dock: check them on this machine, evaluate, gate.",
+    ),
     "policy": (
         "depai_robot.cli.policy",
         "policy",

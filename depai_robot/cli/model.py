@@ -1,0 +1,13 @@
+"""``depai-robot model``: look at, measure and judge the models that find the dock."""
+
+import click
+
+from depai_robot.cli.model_check import check
+
+
+@click.group()
+def model() -> None:
+    """Check, evaluate and gate the models that find the dock."""
+
+
+model.add_command(check)

@@ -2,15 +2,22 @@
 
     ros2 launch depai_robot robot.launch.py robot_config:=/etc/depai/robot.yaml wallet_config:=/etc/depai/wallet.yaml
 
-The camera and the base are the robot's own drivers (camera/image_raw, camera/camera_info, odom, cmd_vel).
+The camera and the base are the robot's own drivers (camera/image_raw, camera/camera_info, odom, cmd_vel). The nodes are
+lifecycle nodes that bring themselves up; with autostart:=false a lifecycle manager does (bond_timeout: 0.0, for they
+are Python). Two robots side by side: start this file twice, with two namespaces and two sets of files.
 """
 
 from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchDescription
+
+
+def argument(name, text, default=None):
+    return DeclareLaunchArgument(name, description=text, default_value=default)
 
 
 def node(executable, config, **more):
@@ -20,7 +27,11 @@ def node(executable, config, **more):
         namespace=LaunchConfiguration("namespace"),
         parameters=[
             LaunchConfiguration("params_file"),
-            {"use_sim_time": LaunchConfiguration("use_sim_time"), "config": LaunchConfiguration(config)},
+            {
+                "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
+                "autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool),
+                "config": ParameterValue(LaunchConfiguration(config), value_type=str),
+            },
         ],
         ros_arguments=["--log-level", LaunchConfiguration("log_level")],
         remappings=[("/tf", "tf"), ("/tf_static", "tf_static")],
@@ -33,16 +44,16 @@ def generate_launch_description():
     params = PathJoinSubstitution([FindPackageShare("depai_robot"), "config", "robot_params.yaml"])
     return LaunchDescription(
         [
-            DeclareLaunchArgument("namespace", default_value="", description="of every node and topic"),
-            DeclareLaunchArgument("use_sim_time", default_value="false", description="take time from /clock"),
-            DeclareLaunchArgument("params_file", default_value=params, description="parameters of the nodes"),
-            DeclareLaunchArgument(
-                "log_level", default_value="info", description="debug, info, warn or error"
-            ),
-            DeclareLaunchArgument("robot_config", description="the robot process's configuration file"),
-            DeclareLaunchArgument("wallet_config", description="the wallet's configuration file"),
-            node("robot", "robot_config"),
-            # A restart is safe: the journal is folded, and everything goes on with the same bytes.
+            argument("namespace", "of every node and topic", ""),
+            argument("use_sim_time", "take time from /clock", "false"),
+            argument("params_file", "parameters of the nodes", params),
+            argument("log_level", "debug, info, warn or error", "info"),
+            argument("autostart", "configure and activate the nodes; false under a manager", "true"),
+            argument("robot_config", "the robot process's configuration file"),
+            argument("wallet_config", "the wallet's configuration file"),
+            # The robot's process has no memory to lose: after a fault it starts anew and stands still.
+            node("robot", "robot_config", respawn=True, respawn_delay=2.0),
+            # Nor has the wallet outside its journal, which is folded, and everything goes on with the same bytes.
             node("wallet", "wallet_config", respawn=True, respawn_delay=2.0),
         ]
     )

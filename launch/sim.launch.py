@@ -1,41 +1,91 @@
-"""The embedded simulation: world, camera, base and battery in one process, then the robot on top.
+"""The whole loop in the embedded simulation: chain, broker and stations, the world, then the robot on top.
 
-    ros2 launch depai_robot sim.launch.py world_config:=SIM.yaml robot_config:=ROBOT.yaml wallet_config:=WALLET.yaml
+    ros2 launch depai_robot sim.launch.py site:=/tmp/depai seed:=7 dishonest:=over-meter
 
-`depai-robot demo` does all of it, with a broker, a chain and stations.
+`depai-robot demo` does the same without ROS's launch, and audits the receipt at the end.
 """
 
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    IncludeLaunchDescription,
+    RegisterEventHandler,
+    Shutdown,
+)
+from launch.event_handlers import OnProcessExit, OnProcessIO
+from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchDescription
 
+SITE = LaunchConfiguration("site")
+
+
+def argument(name, text, default):
+    return DeclareLaunchArgument(name, description=text, default_value=default)
+
+
+def file(name):
+    return PathJoinSubstitution([SITE, name])
+
+
+def robot():
+    return IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(
+            PathJoinSubstitution([FindPackageShare("depai_robot"), "launch", "robot.launch.py"])
+        ),
+        launch_arguments={
+            "namespace": LaunchConfiguration("namespace"),
+            "log_level": LaunchConfiguration("log_level"),
+            "params_file": file("nodes.yaml"),
+            "robot_config": file("robot.yaml"),
+            "wallet_config": file("wallet.yaml"),
+            "use_sim_time": "true",
+        }.items(),
+    )
+
+
+def world():
+    return Node(
+        package="depai_robot",
+        executable="simulation",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[{"config": file("simulation.yaml")}],
+        output="screen",
+    )
+
 
 def generate_launch_description():
-    share = FindPackageShare("depai_robot")
+    options = ("seed", "stations", "dishonest", "speed", "camera")
+    site = ExecuteProcess(
+        cmd=["depai-robot", "site", "--out", SITE]
+        + [word for name in options for word in (f"--{name}", LaunchConfiguration(name))],
+        output="screen",
+        name="site",
+    )
+    begun = []
+
+    def begin(event):
+        """World and robot, as soon as their files are written."""
+        if b"files are in" not in event.text or begun:
+            return None
+        begun.append(True)
+        return [world(), robot()]
+
     return LaunchDescription(
         [
-            DeclareLaunchArgument("namespace", default_value="", description="of every node and topic"),
-            DeclareLaunchArgument("robot_config", description="the robot process's configuration file"),
-            DeclareLaunchArgument("wallet_config", description="the wallet's configuration file"),
-            DeclareLaunchArgument("world_config", description="the simulation's configuration file"),
-            Node(
-                package="depai_robot",
-                executable="simulation",
-                namespace=LaunchConfiguration("namespace"),
-                parameters=[{"config": LaunchConfiguration("world_config")}],
-                output="screen",
-            ),
-            IncludeLaunchDescription(
-                PathJoinSubstitution([share, "launch", "robot.launch.py"]),
-                launch_arguments={
-                    "namespace": LaunchConfiguration("namespace"),
-                    "robot_config": LaunchConfiguration("robot_config"),
-                    "wallet_config": LaunchConfiguration("wallet_config"),
-                    "use_sim_time": "true",
-                }.items(),
-            ),
+            argument("namespace", "of every node and topic", ""),
+            argument("log_level", "debug, info, warn or error", "info"),
+            argument("site", "folder of the run: files, journals, logs", "/tmp/depai_site"),
+            argument("seed", "of everything random", "1"),
+            argument("stations", "how many", "3"),
+            argument("dishonest", "none, over-meter, no-power, over-claim, bad-signature or vanish", "none"),
+            argument("speed", "times real time, where the machine keeps up", "1.0"),
+            argument("camera", "auto, egl, osmesa or rays", "auto"),
+            site,
+            RegisterEventHandler(OnProcessIO(target_action=site, on_stdout=begin)),
+            RegisterEventHandler(OnProcessExit(target_action=site, on_exit=[Shutdown(reason="the site ended")])),
         ]
     )

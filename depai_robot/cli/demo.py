@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from depai_robot.app.demo import TIMEOUT_S, WITHDRAW_DELAY_S, Demo, Outcome
+from depai_robot.app.demo import TIMEOUT_S, Demo, Outcome
 from depai_robot.app.demo_plan import DemoPlan, describe
 from depai_robot.app.report import write_report
+from depai_robot.app.site import WITHDRAW_DELAY_S
 from depai_robot.cli.screen import Screen
 from depai_robot.values.error import DepaiError, DeviceTimeoutError
 

@@ -39,6 +39,11 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "report": ("depai_robot.cli.report", "report", "Write report.html again from a run's folder."),
     "setup": ("depai_robot.cli.setup", "setup", "Install parts that pip can't (the development chain)."),
+    "site": (
+        "depai_robot.cli.site",
+        "site",
+        "Run chain, broker and stations for nodes that you start yourself.",
+    ),
     "station": ("depai_robot.cli.station", "station", "Run a charging station."),
     "vectors": ("depai_robot.cli.vectors", "vectors", "Recompute a file of x402 golden vectors."),
 }

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +14,6 @@ from depai_robot.perception.gate import Gate
 from depai_robot.perception.manifest import require_dock
 from depai_robot.perception.observation import DockKeypoints, DockObservation
 from depai_robot.perception.pose import UP_IN_LEVEL_CAMERA, estimate_pose
-from depai_robot.perception.region import GreyImage
 from depai_robot.perception.tag import read_tag
 from depai_robot.perception.track import TrackLimits, TrackState, expected_region, step
 from depai_robot.values.error import ConfigError
@@ -59,6 +59,7 @@ class DockObserver:
         self._limits = limits or TrackLimits()
         self._up = up_in_camera
         self._track = TrackState()
+        self._grey: NDArray[np.uint8] = np.zeros((1, 1), np.uint8)
 
     @property
     def model_sha256(self) -> str:
@@ -80,6 +81,7 @@ class DockObserver:
         Raises:
             DeviceFailedError: the inference runtime failed.
         """
+        self._grey = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
         keypoints = self._detect(frame)
         observation = None
         if keypoints is not None:
@@ -91,13 +93,14 @@ class DockObserver:
                 gate=self._gate,
                 model_sha256=self._detector.model_sha256,
                 up_in_camera=self._up,
+                grey=self._grey,
             )
         self._track, published = step(self._track, observation, frame.stamp_ns, self._limits)
         return keypoints, published
 
     def _detect(self, frame: Frame) -> DockKeypoints | None:
         """The tracked dock where it is expected; otherwise the best of all that may be the wanted one."""
-        grey = GreyImage.from_rgb(frame.image).levels[0]
+        grey = self._grey
         if self._track.accepted is not None:
             region = expected_region(self._track.accepted, frame.intrinsics, self._dock)
             keypoints = self._detector.detect_in(frame, region) if region is not None else None

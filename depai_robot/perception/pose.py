@@ -1,7 +1,8 @@
 """From keypoints to the dock's pose with its covariance, or nothing when it can't be trusted.
 
 SQPnP on the best keypoints gives a start; a Levenberg-Marquardt fit of all, weighted by the network's own
-sigmas and made robust by Huber's weights, gives the pose. Lens distortion is taken out of the points first.
+sigmas and made robust by Huber's weights, gives the pose. Lens distortion is taken out of the points first. Near the
+dock the decal's edges make it sharper. Where two poses explain the keypoints, none is given.
 """
 
 import math
@@ -15,6 +16,7 @@ from depai_robot.perception.dock import DockModel
 from depai_robot.perception.frame import CameraIntrinsics
 from depai_robot.perception.gate import YAW_TOLERANCE_RAD, Evidence, Gate, position_tolerance_m
 from depai_robot.perception.observation import KEYPOINT_COUNT, DockKeypoints, DockObservation
+from depai_robot.perception.subpixel import find_decal_corners, sharpen
 from depai_robot.values.error import BugError
 from depai_robot.values.geometry import Pose3, Vector3
 
@@ -38,6 +40,12 @@ _GAIN_MIN, _GAIN_MIN_SHARE = 1e-6, 1e-3
 """Squared sigmas; a step that gains less moves the pose by a small part of its own uncertainty."""
 
 _SUSPICIOUS_RESIDUAL = 2.0
+_RIVAL_COST = 9.0
+"""Squared sigmas: a pose that fits worse by no more is as good an explanation (three sigmas)."""
+
+_AGREE_COST = 36.0
+"""Squared sigmas of six degrees of freedom: a sharper pose farther from the first is of something else."""
+
 _ROUND_TRIP_MAX_PX = 0.05
 _UNDISTORT_STEPS = 25
 _RAY_MAX = 5.0
@@ -71,6 +79,7 @@ def estimate_pose(
     gate: Gate,
     model_sha256: str,
     up_in_camera: Vector3 = UP_IN_LEVEL_CAMERA,
+    grey: NDArray[np.uint8] | None = None,
 ) -> DockObservation | None:
     """The dock's pose from one image's keypoints, or None when it is not good enough to publish.
 
@@ -82,6 +91,8 @@ def estimate_pose(
         gate: decides.
         model_sha256: of the models that made the keypoints; passed on.
         up_in_camera: unit vector upwards in the optical frame, from the camera's mounting.
+        grey: (H, W) uint8, the whole image: near the dock its decal's edges sharpen the pose. The gate judges the
+            pose of the keypoints alone, as it was fitted.
     """
     solution = solve_pose(keypoints, intrinsics, dock, up_in_camera=up_in_camera)
     if solution is None:
@@ -89,6 +100,10 @@ def estimate_pose(
     confidence = gate.probability(solution.evidence)
     if confidence < gate.threshold:
         return None
+    if grey is not None:
+        corners = find_decal_corners(grey, keypoints, intrinsics)
+        if corners is not None:
+            solution = refine_pose(solution, sharpen(keypoints, corners), intrinsics, dock)
     x, y, z = (float(v) for v in solution.position_m)
     return DockObservation(
         stamp_ns=stamp_ns,
@@ -123,16 +138,50 @@ def solve_pose(
     focal_px = math.sqrt(intrinsics.fx_px * intrinsics.fy_px)
     points_m, rays = dock.points_m()[used], rays[used]
     sigma = np.maximum(keypoints.sigma_px[used], _SIGMA_MIN_PX) / focal_px
-    best: _Fit | None = None
+    solid = float(np.ptp(points_m[:, 0])) > 0
+    fits: list[_Fit] = []
     for rotation, position_m in _starts(points_m, rays, sigma):
         fit = _refine(rotation, position_m, points_m, rays, sigma)
-        if fit is not None and (best is None or fit.cost < best.cost):
-            best = fit
-        if best is not None and best.residual_median < _SUSPICIOUS_RESIDUAL and np.ptp(points_m[:, 0]) > 0:
-            break
-    if best is None:
+        if fit is None:
+            continue
+        fits.append(fit)
+        if solid and fit.residual_median < _SUSPICIOUS_RESIDUAL:
+            break  # points that do not lie in a plane have one pose
+    if not fits:
+        return None
+    best = min(fits, key=lambda fit: fit.cost)
+    if not solid and any(_rivals(best, other) for other in fits):
         return None
     return _judge(best, keypoints, used, intrinsics=intrinsics, dock=dock, up_in_camera=up_in_camera)
+
+
+def refine_pose(
+    solution: PoseSolution, keypoints: DockKeypoints, intrinsics: CameraIntrinsics, dock: DockModel
+) -> PoseSolution:
+    """The pose anew with sharper keypoints, from where it is; as it was if they do not bear it out."""
+    rays, straight = _undistort(keypoints.points_px, intrinsics)
+    used = straight & (keypoints.visibility >= _VISIBILITY_MIN)
+    if int(used.sum()) < _USED_MIN:
+        return solution
+    focal_px = math.sqrt(intrinsics.fx_px * intrinsics.fy_px)
+    sigma = np.maximum(keypoints.sigma_px[used], _SIGMA_MIN_PX) / focal_px
+    fit = _refine(solution.rotation, solution.position_m, dock.points_m()[used], rays[used], sigma)
+    covariance = _covariance(fit, int(used.sum())) if fit is not None else None
+    if fit is None or covariance is None:
+        return solution
+    turn = np.asarray(cv2.Rodrigues(fit.rotation @ solution.rotation.T)[0], dtype=np.float64)[:, 0]
+    moved = np.concatenate([fit.position_m - solution.position_m, turn])
+    if not float(moved @ np.linalg.solve(solution.covariance + covariance, moved)) <= _AGREE_COST:
+        return solution
+    return PoseSolution(fit.rotation, fit.position_m, covariance, solution.evidence, fit.cost)
+
+
+def _rivals(best: "_Fit", other: "_Fit") -> bool:
+    """Whether another pose explains the points as well and would turn the robot elsewhere."""
+    if other.cost - best.cost > _RIVAL_COST:
+        return False
+    cosine = (float(np.trace(best.rotation.T @ other.rotation)) - 1) / 2
+    return math.acos(min(max(cosine, -1.0), 1.0)) > YAW_TOLERANCE_RAD
 
 
 def _undistort(points_px: Array, intrinsics: CameraIntrinsics) -> tuple[Array, NDArray[np.bool_]]:
@@ -272,6 +321,18 @@ def _normal_equations(
     return rows.T @ weighted, weighted.T @ residuals.reshape(-1)
 
 
+def _covariance(fit: _Fit, count: int) -> Array | None:
+    """(6, 6) of a fit to ``count`` points, wider where it fits worse than their sigmas say; None when singular."""
+    try:
+        covariance = np.linalg.inv(fit.information)
+    except np.linalg.LinAlgError:
+        return None
+    covariance = (covariance + covariance.T) / 2 * max(1.0, fit.cost / max(2 * count - 6, 1))
+    if not np.isfinite(covariance).all() or (np.diag(covariance) <= 0).any():
+        return None
+    return np.asarray(covariance, dtype=np.float64)
+
+
 def _judge(
     fit: _Fit,
     keypoints: DockKeypoints,
@@ -287,15 +348,10 @@ def _judge(
         return None
     if float(fit.rotation[:, 0] @ fit.position_m) <= 0:
         return None  # the panel's back
-    try:
-        covariance = np.linalg.inv(fit.information)
-    except np.linalg.LinAlgError:
+    covariance = _covariance(fit, int(used.sum()))
+    if covariance is None:
         return None
-    freedom = max(2 * int(used.sum()) - 6, 1)
-    covariance = (covariance + covariance.T) / 2 * max(1.0, fit.cost / freedom)
     variances = np.diag(covariance)
-    if not np.isfinite(covariance).all() or (variances <= 0).any():
-        return None
     upward = fit.rotation[:, 2]
     size_px = intrinsics.fx_px * dock.panel.width_m / float(fit.position_m[2])
     yaw_sigma_rad = math.sqrt(max(float(upward @ covariance[3:, 3:] @ upward), 0.0))

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from depai_robot.adapters.onnx_detector import OnnxDetector, RuntimeSettings
 from depai_robot.perception.dock import DockModel, parse_dock
+from depai_robot.perception.fit import DecalFit, measure_decal
 from depai_robot.perception.frame import Frame
 from depai_robot.perception.gate import Gate
 from depai_robot.perception.manifest import require_dock
 from depai_robot.perception.observation import DockKeypoints, DockObservation
 from depai_robot.perception.pose import UP_IN_LEVEL_CAMERA, estimate_pose
+from depai_robot.perception.subpixel import DecalCorners, find_decal_corners
 from depai_robot.perception.tag import read_tag
 from depai_robot.perception.track import TrackLimits, TrackState, expected_region, step
 from depai_robot.values.error import ConfigError
@@ -39,6 +41,7 @@ class DockObserver:
     Attributes:
         tag_id: of the dock that is wanted; docks whose tag reads otherwise are passed over, docks whose tag
             can't be read are not. None takes any dock.
+        fit: the decal's size against its panel's, over the images of the dock that is tracked.
         seen_tag_id: what the tag of the last frame's dock read, or None. A hint, never an identity.
     """
 
@@ -53,6 +56,7 @@ class DockObserver:
     ) -> None:
         self.tag_id: int | None = None
         self.seen_tag_id: int | None = None
+        self.fit = DecalFit()
         self._detector = detector
         self._dock = dock
         self._gate = gate
@@ -67,13 +71,20 @@ class DockObserver:
         return self._detector.model_sha256
 
     def health(self) -> Health:
-        """Which runtime and provider work, and what was refused before them."""
-        refusals = self._detector.refusals
-        warning = f"runs on {self._detector.provider}; {'; '.join(refusals)}" if refusals else ""
-        return Health(
-            (("provider", self._detector.provider), ("runtime", self._detector.runtime)),
-            warning,
-        )
+        """Which runtime and provider work, what was refused before them, and whether the dock is as its file says."""
+        detector, fit = self._detector, self.fit
+        warnings = []
+        if detector.refusals:
+            warnings.append(f"runs on {detector.provider}; {'; '.join(detector.refusals)}")
+        if fit.is_wrong:
+            warnings.append(
+                f"this dock's decal is {fit.width:.3f} as wide and {fit.height:.3f} as high on its panel as dock.yaml "
+                f"says (sigma {fit.sigma:.3f}): poses are wrong by as much; measure panel and decal"
+            )
+        values = [("provider", detector.provider), ("runtime", detector.runtime)]
+        if fit.count:
+            values += [("decal_width_ratio", f"{fit.width:.4f}"), ("decal_height_ratio", f"{fit.height:.4f}")]
+        return Health(tuple(values), "; ".join(warnings))
 
     def __call__(self, frame: Frame) -> tuple[DockKeypoints | None, DockObservation | None]:
         """Keypoints of the dock in the frame, if any, and its pose, if it is to be published.
@@ -93,10 +104,22 @@ class DockObserver:
                 gate=self._gate,
                 model_sha256=self._detector.model_sha256,
                 up_in_camera=self._up,
-                grey=self._grey,
+                corners=self._measure(keypoints, frame),
             )
+        was_tracked = self._track.accepted is not None
         self._track, published = step(self._track, observation, frame.stamp_ns, self._limits)
+        if was_tracked and self._track.accepted is None:
+            self.fit = DecalFit()  # what comes next may be another dock
         return keypoints, published
+
+    def _measure(self, keypoints: DockKeypoints, frame: Frame) -> DecalCorners | None:
+        """The decal by its edges, where it is near; what it says of the dock's dimensions is kept."""
+        corners = find_decal_corners(self._grey, keypoints, frame.intrinsics)
+        if corners is not None:
+            ratio = measure_decal(keypoints, corners, frame.intrinsics, self._dock)
+            if ratio is not None:
+                self.fit = self.fit.add(ratio)
+        return corners
 
     def _detect(self, frame: Frame) -> DockKeypoints | None:
         """The tracked dock where it is expected; otherwise the best of all that may be the wanted one."""

@@ -10,7 +10,7 @@ whoever asked for the dock.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from depai_robot.docking.fact import (
     ContactChanged,
@@ -25,6 +25,7 @@ from depai_robot.docking.fact import (
 )
 from depai_robot.docking.law import drive_to_pose
 from depai_robot.docking.phase import BUMPED, DRIVING, MOVES, Phase
+from depai_robot.docking.scale import ScaleFit
 from depai_robot.docking.setting import DockingSettings
 from depai_robot.values.error import BugError
 from depai_robot.values.geometry import STOP, DriveCommand, Pose2, wrap_angle_rad
@@ -77,6 +78,7 @@ class State:
         turned_rad: while searching.
         origin: of the odometry where backing off, touching or undocking began.
         attempt: 1 for the first.
+        scale: whether the dock's model is right, by the wheels; of this try.
     """
 
     phase: Phase = P.IDLE
@@ -93,6 +95,7 @@ class State:
     turned_rad: float = 0.0
     origin: Pose2 | None = None
     attempt: int = 1
+    scale: ScaleFit = field(default_factory=ScaleFit)
 
     @property
     def base_in_odom(self) -> Pose2 | None:
@@ -209,8 +212,11 @@ def _see(state: State, fact: DockSeen, settings: DockingSettings) -> State:
     seen, old = base.compose(fact.dock_in_base), state.dock_in_odom
     off_rad = wrap_angle_rad(seen.yaw_rad - old.yaw_rad)
     narrow = 0.5 if state.sure else 1.0
+    if not state.sure:
+        state = replace(state, scale=ScaleFit())
     if seen.distance_m(old) > settings.gate_m * narrow or abs(off_rad) > settings.gate_rad * narrow:
         return state  # another dock, or a wrong pose
+    state = replace(state, scale=state.scale.add(base, fact.dock_in_base, settings.camera_x_m))
     if state.sure:
         gain = settings.filter_gain
         seen = Pose2(

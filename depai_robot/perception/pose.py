@@ -16,7 +16,7 @@ from depai_robot.perception.dock import DockModel
 from depai_robot.perception.frame import CameraIntrinsics
 from depai_robot.perception.gate import YAW_TOLERANCE_RAD, Evidence, Gate, position_tolerance_m
 from depai_robot.perception.observation import KEYPOINT_COUNT, DockKeypoints, DockObservation
-from depai_robot.perception.subpixel import find_decal_corners, sharpen
+from depai_robot.perception.subpixel import DecalCorners, sharpen
 from depai_robot.values.error import BugError
 from depai_robot.values.geometry import Pose3, Vector3
 
@@ -79,7 +79,7 @@ def estimate_pose(
     gate: Gate,
     model_sha256: str,
     up_in_camera: Vector3 = UP_IN_LEVEL_CAMERA,
-    grey: NDArray[np.uint8] | None = None,
+    corners: DecalCorners | None = None,
 ) -> DockObservation | None:
     """The dock's pose from one image's keypoints, or None when it is not good enough to publish.
 
@@ -91,8 +91,8 @@ def estimate_pose(
         gate: decides.
         model_sha256: of the models that made the keypoints; passed on.
         up_in_camera: unit vector upwards in the optical frame, from the camera's mounting.
-        grey: (H, W) uint8, the whole image: near the dock its decal's edges sharpen the pose. The gate judges the
-            pose of the keypoints alone, as it was fitted.
+        corners: of the decal by its edges, near the dock: they sharpen the pose. The gate judges the pose of the
+            keypoints alone, as it was fitted.
     """
     solution = solve_pose(keypoints, intrinsics, dock, up_in_camera=up_in_camera)
     if solution is None:
@@ -100,10 +100,8 @@ def estimate_pose(
     confidence = gate.probability(solution.evidence)
     if confidence < gate.threshold:
         return None
-    if grey is not None:
-        corners = find_decal_corners(grey, keypoints, intrinsics)
-        if corners is not None:
-            solution = refine_pose(solution, sharpen(keypoints, corners), intrinsics, dock)
+    if corners is not None:
+        solution = refine_pose(solution, sharpen(keypoints, corners), intrinsics, dock)
     x, y, z = (float(v) for v in solution.position_m)
     return DockObservation(
         stamp_ns=stamp_ns,

@@ -64,6 +64,11 @@ class AlertBook:
         self._open_max = open_max
         self._closed_max = closed_max
         self._changes: list[Alert] = []
+        self._remembered: dict[tuple[str, str], Alert] = {}
+
+    def remember(self, alert: Alert) -> None:
+        """An alert that was acknowledged before a restart: if it comes again, nobody need look again."""
+        self._remembered[alert.key] = alert
 
     def raise_alert(self, subject: str, kind: str, level: Level, text: str, now_s: float) -> bool:
         """Opens it, or changes the words of the one that is open. True when it is new or got worse."""
@@ -80,7 +85,11 @@ class AlertBook:
         if len(self.open) >= self._open_max:
             self.dropped_count += 1
             return False
-        alert = self.open[subject, kind] = Alert(subject, kind, level, text, now_s)
+        alert = Alert(subject, kind, level, text, now_s)
+        known = self._remembered.pop((subject, kind), None)
+        if known is not None and known.level >= level:
+            alert.since_s, alert.by, alert.acknowledged_s = known.since_s, known.by, known.acknowledged_s
+        self.open[subject, kind] = alert
         self._kinds_by_subject.setdefault(subject, {})[kind] = level
         self.raised_count += 1
         self._note(alert)

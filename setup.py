@@ -36,6 +36,7 @@ setup(
         *tree("launch"),
         *tree("config"),
         *tree("models"),
+        *tree("worlds"),
         *tree("contracts/artifacts"),
     ],
     zip_safe=False,

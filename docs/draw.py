@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/ from the code: ``make docs`` (``--check`` only compares).
+"""Draws the pictures of docs/ from the code, and Gazebo's world: ``make docs`` (``--check`` only compares).
 
 Architecture: the layers come from the import contract in pyproject.toml, the arrows from the imports that are
 really there. States: from the machines' tables of legal moves.
@@ -20,6 +20,9 @@ from depai_robot.charging.transition import (
     Transition,
 )
 from depai_robot.docking.machine import MOVES, Phase
+from depai_robot.perception.dock import parse_dock
+from depai_robot.sim.scene import parse_robot, parse_world
+from depai_robot.sim.sdf import face_obj, make_sdf
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -128,6 +131,18 @@ def pictures() -> dict[str, str]:
     }
 
 
+def worlds() -> dict[str, str]:
+    """File name -> text of what Gazebo reads, made from the YAML files."""
+    config = ROOT / "config"
+    robot = parse_robot((config / "robot.yaml").read_text(encoding="utf-8"))
+    world = parse_world((config / "world.yaml").read_text(encoding="utf-8"))
+    dock = parse_dock((config / "dock.yaml").read_text(encoding="utf-8"))
+    return {
+        "depai.sdf": make_sdf(robot, world, dock, textures="../config/dock", face="meshes/face.obj"),
+        "meshes/face.obj": face_obj(),
+    }
+
+
 def _states(transitions: tuple[Transition, ...], phases: type[Enum], title: str) -> str:
     moves = [(row.before, row.cause, row.after) for row in transitions]
     return state_picture(moves, [str(phase.value) for phase in phases], (), title)
@@ -139,8 +154,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     check = parser.parse_args().check
     status = 0
-    for name, text in pictures().items():
-        path = DOCS / name
+    drawn = {DOCS / name: text for name, text in pictures().items()}
+    made = {ROOT / "worlds" / name: text for name, text in worlds().items()}
+    for path, text in (drawn | made).items():
         if not check:
             path.write_text(text, encoding="utf-8")
             print(path.relative_to(ROOT))

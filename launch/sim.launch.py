@@ -78,7 +78,7 @@ def generate_launch_description():
         [
             argument("namespace", "of every node and topic", ""),
             argument("log_level", "debug, info, warn or error", "info"),
-            argument("site", "folder of the run: files, journals, logs", "/tmp/depai_site"),
+            argument("site", "folder of the run: files, journals, logs", "depai_site"),
             argument("seed", "of everything random", "1"),
             argument("stations", "how many", "3"),
             argument("dishonest", "none, over-meter, no-power, over-claim, bad-signature or vanish", "none"),
@@ -86,6 +86,8 @@ def generate_launch_description():
             argument("camera", "auto, egl, osmesa or rays", "auto"),
             site,
             RegisterEventHandler(OnProcessIO(target_action=site, on_stdout=begin)),
-            RegisterEventHandler(OnProcessExit(target_action=site, on_exit=[Shutdown(reason="the site ended")])),
+            RegisterEventHandler(
+                OnProcessExit(target_action=site, on_exit=[Shutdown(reason="the site ended")])
+            ),
         ]
     )

@@ -22,8 +22,10 @@ from depai_robot.app.resource import resource_path
 from depai_robot.app.story import StoryWriter
 from depai_robot.app.supervisor import Supervisor
 from depai_robot.payment.policy import SpendPolicy, format_policy, policy_digest
+from depai_robot.perception.dock import parse_dock
 from depai_robot.sim.key import DevelopmentSigner
-from depai_robot.sim.scene import parse_world
+from depai_robot.sim.scene import parse_robot, parse_world
+from depai_robot.sim.sdf import face_obj, make_sdf
 from depai_robot.values.error import DeviceFailedError
 from depai_robot.values.identity import address_from_hex, address_to_hex
 
@@ -141,6 +143,7 @@ class Site:
     def _write_files(self) -> None:
         plan, folder = self.plan, self.plan.folder
         self._write("world.yaml", self._world)
+        self._write_sdf()
         story = str(folder.resolve())
         self._write(
             "simulation.yaml",
@@ -169,6 +172,17 @@ class Site:
         self._write("wallet.yaml", self._wallet_file())
         for station in self.stations:
             self._write(f"station-{station.id}.yaml", self._station_file(station))
+
+    def _write_sdf(self) -> None:
+        """The same world for Gazebo, with these docks."""
+        robot = parse_robot(resource_path("config", "robot.yaml").read_text(encoding="utf-8"))
+        dock = parse_dock(resource_path("config", "dock.yaml").read_text(encoding="utf-8"))
+        world = parse_world(yaml.safe_dump(self._world), "the demo's world")
+        folder = self.plan.folder
+        (folder / "face.obj").write_text(face_obj(), encoding="utf-8")
+        textures = resource_path("config", "dock").resolve().as_uri()
+        text = make_sdf(robot, world, dock, textures=textures, face=(folder / "face.obj").resolve().as_uri())
+        (folder / "world.sdf").write_text(text, encoding="utf-8")
 
     def _write(self, name: str, data: dict[str, Any]) -> None:
         (self.plan.folder / name).write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")

@@ -1,13 +1,15 @@
 """Docking node: the docking machine on ROS topics.
 
 Subscribes ``odom``, ``detected_dock_pose``, ``charging_contact`` and ``docking/command``; publishes ``cmd_vel`` with
-every odometry message while it drives, and ``docking/state``. ``~/emergency_stop`` (SetBool) works in every phase.
-Active, it obeys; made inactive, it stops the robot on its way.
+every odometry message while it drives, ``docking/state``, and once docked on ``/diagnostics`` the dock's scale by the
+wheels. ``~/emergency_stop`` (SetBool) works in every phase. Active, it obeys; made inactive, it stops the robot on its
+way.
 """
 
 import math
 from typing import Any, ClassVar
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry as OdometryMessage
 from rclpy.duration import Duration
@@ -67,6 +69,7 @@ class DockingNode(ManagedNode):
         self._state = State()
         self._velocities = self.create_output(TwistStamped if self._stamped else Twist, "cmd_vel", STATE)
         self._states = self.create_publisher(String, "docking/state", LATCHED)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", STATE)
         self.create_subscription(OdometryMessage, "odom", self._take_odometry, STATE)
         self.create_subscription(PoseStamped, "detected_dock_pose", self._take_dock, STATE)
         self.create_subscription(Bool, "charging_contact", self._take_contact, LATCHED)
@@ -121,6 +124,31 @@ class DockingNode(ManagedNode):
         self.get_logger().info(f"{before.value} -> {state.phase.value} {state.reason}")
         self._answer(state.phase, result, state.reason)
         self._tell(force=True)
+        if state.phase is Phase.DOCKED:
+            self._report_scale()
+
+    def _report_scale(self) -> None:
+        """Whether the dock was of the size that its model says, once for each docking."""
+        fit = self._state.scale
+        if fit.scale is None:
+            return
+        status = DiagnosticStatus(level=DiagnosticStatus.OK, name="dock_scale", hardware_id=self._state.dock)
+        status.message = "the dock is of its model's size"
+        if fit.is_wrong:
+            status.level = DiagnosticStatus.WARN
+            status.message = (
+                f"dock {self._state.dock} is {fit.scale:.3f} of its model's size by the wheels: dock.yaml, "
+                "its print, the camera's calibration or the odometry's scale is wrong"
+            )
+            self.get_logger().warning(status.message)
+        status.values = [
+            KeyValue(key="scale", value=f"{fit.scale:.4f}"),
+            KeyValue(key="sights", value=str(fit.count)),
+            KeyValue(key="spread_m", value=f"{fit.spread_m:.3f}"),
+        ]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
 
     def _answer(self, phase: Phase, result: str, reason: str) -> None:
         answer = DockingState(self._command.id, phase.value, result, reason)  # type: ignore[arg-type]

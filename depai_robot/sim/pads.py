@@ -7,9 +7,9 @@ Steps in simulated time and keeps no clock of its own.
 import threading
 import time
 from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
 
 from depai_robot.ports import BatteryReading, MeterReading
-from depai_robot.sim.battery import SimulatedBattery
 from depai_robot.sim.link import ConnectorInWorld, RobotBodyInWorld
 from depai_robot.sim.supply import SimulatedSupply
 from depai_robot.values.error import DeviceAbsentError
@@ -23,7 +23,20 @@ ConnectorKey = tuple[str, int]
 """(station, number of the connector)."""
 
 
-class ChargingPads:
+class PadsBattery(Protocol):
+    """The robot's battery and the meter at its pads."""
+
+    def step(self, dt_ns: int, offered_w: float, drive_fraction: float = 0.0) -> float:
+        """Advances; returns the power taken at the pads."""
+
+    def reading(self, stamp_ns: int) -> BatteryReading:
+        """As ports.Battery gives it. Raises DeviceError when it does not answer."""
+
+
+B = TypeVar("B", bound=PadsBattery)
+
+
+class ChargingPads(Generic[B]):
     """See sim.link.LinkedWorld.
 
     Args:
@@ -35,9 +48,7 @@ class ChargingPads:
         lock: to be held by whoever steps or looks.
     """
 
-    def __init__(
-        self, robot: str, battery: SimulatedBattery, supplies: dict[ConnectorKey, SimulatedSupply]
-    ) -> None:
+    def __init__(self, robot: str, battery: B, supplies: dict[ConnectorKey, SimulatedSupply]) -> None:
         self.lock = threading.RLock()
         self.robot = robot
         self.battery = battery
@@ -108,11 +119,12 @@ class ChargingPads:
 
 
 class _Body:
-    def __init__(self, pads: ChargingPads) -> None:
+    def __init__(self, pads: ChargingPads[Any]) -> None:
         self._pads = pads
 
     def read(self) -> BatteryReading:
-        return self._pads.battery.reading(self._pads.time_ns())
+        reading: BatteryReading = self._pads.battery.reading(self._pads.time_ns())
+        return reading
 
     def in_contact(self) -> bool:
         return self._pads.touched is not None
@@ -123,7 +135,7 @@ class _Body:
 
 
 class _Connector:
-    def __init__(self, pads: ChargingPads, key: ConnectorKey) -> None:
+    def __init__(self, pads: ChargingPads[Any], key: ConnectorKey) -> None:
         self._pads = pads
         self._supply = pads.supplies[key]
 
@@ -151,7 +163,7 @@ class PadsClockwork:
 
     def __init__(
         self,
-        pads: ChargingPads,
+        pads: ChargingPads[Any],
         factor: float,
         after_step: Callable[[], None] | None = None,
         *,

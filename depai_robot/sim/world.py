@@ -14,6 +14,7 @@ import numpy as np
 
 from depai_robot.perception.dock import DockModel
 from depai_robot.ports import Odometry
+from depai_robot.sim.contact import find_contact
 from depai_robot.sim.scene import RobotModel, WorldModel
 from depai_robot.values.error import ConfigError
 from depai_robot.values.geometry import STOP, DriveCommand, Pose2, wrap_angle_rad
@@ -24,8 +25,6 @@ SLIP_MEMORY_S = 0.2
 """Time constant of momentary slip: a seam of the floor, not a fresh draw each step."""
 SERVO_RATE_PER_S = 10.0
 SERVO_WINDUP_RADPS = 0.5
-CONTACT_GAP_M = 0.006
-"""Spring travel of the pads: nearer than this they touch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,18 +365,7 @@ class World:
 
     def contact_dock(self) -> str | None:
         """The dock whose pads the robot's pads touch: near enough, straight enough, and not beside them."""
-        pads = self.dock.pads
-        for place in self.layout.docks:
-            front = (
-                place.pose().inverse().compose(self.base_in_map.compose(Pose2(self.robot.pads.x_m, 0.0, 0.0)))
-            )
-            if (
-                abs(front.x_m - pads.x_m) <= CONTACT_GAP_M
-                and abs(front.y_m) <= pads.half_width_m
-                and abs(front.yaw_rad) <= pads.angle_tolerance_rad
-            ):
-                return place.id
-        return None
+        return find_contact(self.base_in_map, self.robot, self.layout, self.dock)
 
 
 def _face_xml(name: str, texture: str, half_width_m: float, half_height_m: float) -> str:

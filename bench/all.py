@@ -59,6 +59,11 @@ TOPICS: tuple[tuple[str, str, str], ...] = (
         "target: the independent auditor finds nothing; accelerated, with `--sessions 10000`",
     ),
     ("detector", "Dock detector on one core", "peer: OpenCV's ArUco on the same frames"),
+    (
+        "dock_scale",
+        "A dock that is not built as its file says",
+        "targets: a decal 5 % off flagged in at least 99 %, a whole dock 5 % off in at least 95 %; synthetic",
+    ),
     ("docking", "Docking over the whole chain", "target: at least 98 of 100 runs end in contact"),
 )
 

@@ -33,6 +33,7 @@ NEAR_M, FAR_M = 0.45, 1.1
 WHEEL_SIGMA = 0.01
 SLIP_SIGMA = 0.01
 TRACK_M = 0.34
+YAW_SIGMA_RAD = 0.006
 PIXEL_SIGMA_M = (0.001, 0.0012)
 """Of a published position: near, and per square metre of range (docs/perception.md)."""
 
@@ -151,7 +152,9 @@ def drive(rng: np.random.Generator, true_scale: float) -> ScaleFit:
             x = camera_x_m + (seen.x_m - camera_x_m) / true_scale + rng.normal(0, sigma)
             y = seen.y_m / true_scale + rng.normal(0, sigma / 2)
             fit = fit.add(
-                Pose2(*(float(v) for v in odom)), Pose2(float(x), float(y), seen.yaw_rad), camera_x_m
+                Pose2(*(float(v) for v in odom)),
+                Pose2(float(x), float(y), seen.yaw_rad + float(rng.normal(0, YAW_SIGMA_RAD))),
+                camera_x_m,
             )
         speed = min(0.3, 0.45 * (ahead - 0.4))
         turn = 1.2 * math.atan2(seen.y_m, seen.x_m)
@@ -176,7 +179,7 @@ def measure_scales(drives: int, seed: int) -> dict[str, Any]:
 
 
 def measure(
-    approaches: int = 40, seed: int = 1, drives: int = 1000, models: Path | None = None
+    approaches: int = 100, seed: int = 1, drives: int = 4000, models: Path | None = None
 ) -> dict[str, Any]:
     """Figures for docs/benchmarks.md."""
     cv2.setNumThreads(1)
@@ -188,10 +191,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--approaches", type=int, default=40, help="rendered approaches of each case (default 40)"
+        "--approaches", type=int, default=100, help="rendered approaches of each case (default 100)"
     )
     parser.add_argument(
-        "--drives", type=int, default=1000, help="approaches by geometry alone (default 1000)"
+        "--drives", type=int, default=4000, help="approaches by geometry alone (default 4000)"
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--models", type=Path, help="folder of the dock models, instead of the package's")

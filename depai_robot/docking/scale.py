@@ -2,15 +2,16 @@
 
 A dock that is 5 % larger than its file looks 5 % nearer from everywhere, and no picture shows it. But it stands still:
 while the robot comes nearer by a metre by its odometry, the seen dock must come nearer by a metre. The scale k that
-lets all sights agree on one place of the dock in the odometry frame, ``dock = camera + k * seen``, is a linear fit.
+lets all sights agree on one place of the dock, ``dock = camera + k * seen``, is a linear fit. Only lengths are taken
+from the wheels: where the robot looks comes from the sights, since wheels that slip unevenly bend the odometry.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from depai_robot.values.geometry import Pose2
 
-SCALE_OFF_MIN = 0.03
+SCALE_OFF_MIN = 0.029
 """Wheels and floor differ by 1 % or so (one standard deviation); a model that matters is off by more than this."""
 
 COUNT_MIN = 12
@@ -24,7 +25,7 @@ _SIGMA_NEAR_M, _SIGMA_PER_M2 = 0.004, 0.004
 
 @dataclass(frozen=True, slots=True)
 class ScaleFit:
-    """Weighted sums over the sights of one approach; positions in the odometry frame, metres.
+    """Weighted sums over the sights of one approach, in a frame with the dock's axes; metres.
 
     Attributes:
         count: of sights.
@@ -33,6 +34,8 @@ class ScaleFit:
         seen_x, seen_y: weighted sums of camera to dock, as seen.
         across: weighted sum of seen times camera.
         square: weighted sum of seen times seen.
+        way_x, way_y: of the robot, by its wheels since the first sight.
+        last: base in odometry and heading in the dock's axes at the last sight.
     """
 
     count: int = 0
@@ -43,34 +46,44 @@ class ScaleFit:
     seen_y: float = 0.0
     across: float = 0.0
     square: float = 0.0
+    way_x: float = 0.0
+    way_y: float = 0.0
+    last: tuple[Pose2, float] | None = None
 
     def add(self, base_in_odom: Pose2, dock_in_base: Pose2, camera_x_m: float) -> "ScaleFit":
-        """With one sight more; a far one is left out.
+        """With one sight more; of a far one only the way is taken.
 
         Args:
             base_in_odom: of the robot when the image was taken.
             dock_in_base: as seen.
             camera_x_m: of the camera in the robot's frame: ranges are the camera's.
         """
+        heading_rad = -dock_in_base.yaw_rad
+        way_x, way_y = self.way_x, self.way_y
+        if self.last is not None:
+            before, before_rad = self.last
+            moved = before.inverse().compose(base_in_odom)
+            x_m, y_m = _turn(moved.x_m, moved.y_m, before_rad)
+            way_x, way_y = way_x + x_m, way_y + y_m
+        on = replace(self, way_x=way_x, way_y=way_y, last=(base_in_odom, heading_rad))
         forward_m, left_m = dock_in_base.x_m - camera_x_m, dock_in_base.y_m
         range_m = math.hypot(forward_m, left_m)
         if not range_m <= _RANGE_MAX_M:
-            return self
-        cosine, sine = math.cos(base_in_odom.yaw_rad), math.sin(base_in_odom.yaw_rad)
-        camera_x = base_in_odom.x_m + cosine * camera_x_m
-        camera_y = base_in_odom.y_m + sine * camera_x_m
-        seen_x = cosine * forward_m - sine * left_m
-        seen_y = sine * forward_m + cosine * left_m
+            return on
+        ahead_x, ahead_y = _turn(camera_x_m, 0.0, heading_rad)
+        camera_x, camera_y = way_x + ahead_x, way_y + ahead_y
+        seen_x, seen_y = _turn(forward_m, left_m, heading_rad)
         weight = (_SIGMA_NEAR_M + _SIGMA_PER_M2 * range_m**2) ** -2
-        return ScaleFit(
-            self.count + 1,
-            self.weight + weight,
-            self.camera_x + weight * camera_x,
-            self.camera_y + weight * camera_y,
-            self.seen_x + weight * seen_x,
-            self.seen_y + weight * seen_y,
-            self.across + weight * (seen_x * camera_x + seen_y * camera_y),
-            self.square + weight * (seen_x**2 + seen_y**2),
+        return replace(
+            on,
+            count=self.count + 1,
+            weight=self.weight + weight,
+            camera_x=self.camera_x + weight * camera_x,
+            camera_y=self.camera_y + weight * camera_y,
+            seen_x=self.seen_x + weight * seen_x,
+            seen_y=self.seen_y + weight * seen_y,
+            across=self.across + weight * (seen_x * camera_x + seen_y * camera_y),
+            square=self.square + weight * (seen_x**2 + seen_y**2),
         )
 
     @property
@@ -94,3 +107,8 @@ class ScaleFit:
 
     def _spread_square(self) -> float:
         return max(self.square - (self.seen_x**2 + self.seen_y**2) / self.weight, 0.0)
+
+
+def _turn(x_m: float, y_m: float, angle_rad: float) -> tuple[float, float]:
+    cosine, sine = math.cos(angle_rad), math.sin(angle_rad)
+    return cosine * x_m - sine * y_m, sine * x_m + cosine * y_m

@@ -8,12 +8,14 @@ import pytest
 pytest.importorskip("rclpy", reason="pip install 'depai_robot[ros]', or source a ROS 2 installation")
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry as OdometryMessage
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool
 
-from depai_robot.docking.machine import DockingSettings
+from depai_robot.docking.machine import DockingSettings, Phase, State
+from depai_robot.docking.scale import ScaleFit
 from depai_robot.nodes.convert import odometry_to_message
 from depai_robot.nodes.docking import DockingNode
 from depai_robot.nodes.docking_protocol import DockingCommand, DockingState, decode_state, encode
@@ -211,3 +213,23 @@ def test_velocities_can_be_stamped(ros_domain_id: int) -> None:
     finally:
         ros.close()
         rclpy.try_shutdown()
+
+
+@pytest.mark.parametrize(("scale", "level"), [(1.0, DiagnosticStatus.OK), (1.06, DiagnosticStatus.WARN)])
+def test_once_docked_the_docks_size_by_the_wheels_is_reported(
+    bench: Bench, scale: float, level: bytes
+) -> None:
+    statuses: list[DiagnosticStatus] = []
+    bench.other.create_subscription(
+        DiagnosticArray, "/diagnostics", lambda message: statuses.extend(message.status), STATE
+    )
+    bench.ros.until(lambda: bench.other.count_publishers("/diagnostics"))
+    fit = ScaleFit()
+    for number in range(40):
+        ahead_m = 2.0 - number * 0.04
+        fit = fit.add(Pose2(-ahead_m, 0.0, 0.0), Pose2(0.02 + (ahead_m - 0.02) / scale, 0.0, 0.0), 0.02)
+    bench.node._state = State(Phase.DOCKED, dock="dock_a", scale=fit)
+    bench.node._announce(Phase.TOUCHING)
+    bench.ros.until(lambda: statuses)
+    assert (statuses[0].name, statuses[0].hardware_id, statuses[0].level) == ("dock_scale", "dock_a", level)
+    assert {v.key: v.value for v in statuses[0].values}["scale"] == f"{scale:.4f}"

@@ -217,6 +217,10 @@ class FleetSim:
             return
         robot.percent = max(2.0, robot.percent - DRAIN_PERCENT_PER_S * passed_s)
         robot.heading += self._random.uniform(-0.6, 0.6)
+        if not (0 < robot.x < self._size_m and 0 < robot.y < self._size_m):
+            middle = self._size_m / 2
+            robot.heading = math.atan2(middle - robot.y, middle - robot.x) + self._random.uniform(-0.5, 0.5)
+        robot.heading = math.remainder(robot.heading, 2 * math.pi)
         step_m = SPEED_MPS * passed_s
         robot.x = min(self._size_m, max(0.0, robot.x + step_m * math.cos(robot.heading)))
         robot.y = min(self._size_m, max(0.0, robot.y + step_m * math.sin(robot.heading)))

@@ -120,8 +120,9 @@ def test_the_parameter_file_names_parameters_that_exist():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_real_launch_reads_it(path: Path):
     pytest.importorskip("launch_ros", reason="ros2/launch is on no package registry; it comes with ROS 2")
-    import launch
     from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    import launch
 
     source = PythonLaunchDescriptionSource(str(path))
     description = source.get_launch_description(launch.LaunchContext())

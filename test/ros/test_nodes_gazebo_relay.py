@@ -19,7 +19,7 @@ from depai_robot.nodes.convert import ns_to_stamp, odometry_to_message
 from depai_robot.nodes.gazebo_relay import GazeboRelay
 from depai_robot.nodes.quality import STATE
 from depai_robot.ports import Odometry
-from depai_robot.sim.link_hardware import LinkStationHardware, LinkRobotHardware
+from depai_robot.sim.link_hardware import LinkRobotHardware, LinkStationHardware
 from depai_robot.values.error import DeviceError
 from depai_robot.values.geometry import Pose2
 from test.ros.conftest import Ros

@@ -24,6 +24,7 @@ from depai_interfaces.msg import ChargingReceipt, ChargingSession
 from depai_interfaces.srv import GetBudget, GetPolicy
 from depai_robot.nodes.convert import ns_to_stamp
 from depai_robot.nodes.docking_protocol import DockingState, decode_command, encode
+from depai_robot.nodes.interface import INTERFACES
 from depai_robot.nodes.lifecycle import bring_up
 from depai_robot.nodes.quality import LATCHED
 from depai_robot.nodes.wallet import WalletNode
@@ -31,6 +32,7 @@ from depai_robot.payment.receipt import parse_receipt
 from depai_robot.sim.link_hardware import LinkRobotHardware
 from depai_robot.values.error import JournalError
 from test.ros.conftest import Ros
+from test.ros.test_nodes_interface import compare, type_name
 from test.site_world import ROBOT, STATION, make_site, start_station
 
 
@@ -154,6 +156,11 @@ def test_a_goal_buys_a_charge_and_its_result_is_the_receipts(room: Room) -> None
         == policy.session_max_atomic
         == budget.session_max_atomic
     )
+
+
+def test_its_topics_and_services_are_those_of_the_page(room: Room) -> None:
+    compare(room.node, "wallet", ignore=("/clock",))
+    assert [type_name(Charge)] == [e.type for e in INTERFACES["wallet"] if e.kind == "acts"]
 
 
 def test_a_target_is_stopped_at(room: Room) -> None:

@@ -8,7 +8,7 @@ from depai_robot.nodes.battery import BatteryNode
 from depai_robot.nodes.dock_detector import DockDetector
 from depai_robot.nodes.docking import DockingNode
 from depai_robot.nodes.gazebo_relay import GazeboRelay
-from depai_robot.nodes.interface import BRIDGE, DRIVERS, INTERFACES, PUBLISHES, TAKES, TARGETS, Endpoint
+from depai_robot.nodes.interface import DRIVERS, INTERFACES, PUBLISHES, TAKES, TARGETS, Endpoint
 from depai_robot.nodes.lifecycle import AUTOSTART, ManagedNode
 from depai_robot.nodes.wallet import WalletNode
 
@@ -45,17 +45,17 @@ def _topics() -> str:
         for item in endpoints:
             if item.kind in (PUBLISHES, TAKES) and not item.name.startswith("~/"):
                 names.setdefault(item.name, item)
-    out = "\n## Topics, by target\n\nA tick: somebody publishes it there and somebody of ours or a driver takes it.\n\n"
+    out = "\n## Topics, by target\n\nA tick: one of our nodes, or the robot's driver, publishes or takes it there.\n\n"
     out += _row("topic", "type", *TARGETS) + _row(*["---"] * (2 + len(TARGETS)))
     for name in sorted(names, key=lambda key: key.lstrip("/")):
         ticks = []
         for target, nodes in TARGETS.items():
-            published = {e.name for n in nodes for e in INTERFACES[n] if e.kind == PUBLISHES}
-            taken = {e.name for n in nodes for e in INTERFACES[n] if e.kind == TAKES}
-            if target == "Gazebo":
-                published |= set(BRIDGE)
-            drivers = name in DRIVERS and target == "hardware"
-            there = name in published or (name in taken and drivers)
+            offered = {
+                f"{n}/{e.name[2:]}" if e.name.startswith("~/") else e.name
+                for n in nodes
+                for e in INTERFACES[n]
+            }
+            there = name in offered or (target == "hardware" and name in DRIVERS)
             ticks.append("✓" if there else "")
         out += _row(f"`{name}`", names[name].type, *ticks)
     return out

@@ -166,9 +166,6 @@ INTERFACES: dict[str, tuple[Endpoint, ...]] = {
     ),
 }
 
-BRIDGE: tuple[str, ...] = ("/clock", "odom", "camera/image_raw", "camera/camera_info")
-"""Topics that ros_gz_bridge publishes for the robot's nodes (config/gazebo_bridge.yaml)."""
-
 ROBOT_NODES = ("dock_detector", "docking", "battery", "wallet")
 TARGETS: dict[str, tuple[str, ...]] = {
     "hardware": ROBOT_NODES,

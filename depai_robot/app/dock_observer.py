@@ -1,5 +1,6 @@
 """One frame through detector, tag, pose, gate and tracker: what the dock detector node runs on each image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depai_robot.adapters.onnx_detector import OnnxDetector, RuntimeSettings
+from depai_robot.app.model_gate import REPORT_NAME, require_report
 from depai_robot.perception.dock import DockModel, parse_dock
 from depai_robot.perception.fit import DecalFit, measure_decal
 from depai_robot.perception.frame import Frame
@@ -20,6 +22,7 @@ from depai_robot.perception.tag import read_tag
 from depai_robot.perception.track import TrackLimits, TrackState, expected_region, step
 from depai_robot.values.error import ConfigError
 from depai_robot.values.geometry import Vector3
+from depai_robot.values.identity import address_from_hex
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +147,26 @@ class DockObserver:
         return self.tag_id is None or self.seen_tag_id in (None, self.tag_id)
 
 
-def make_observer(models: Path, dock_file: Path, *, settings: RuntimeSettings | None = None) -> DockObserver:
+def make_observer(
+    models: Path,
+    dock_file: Path,
+    *,
+    settings: RuntimeSettings | None = None,
+    report: Path | None = None,
+    report_keys: Sequence[str] = (),
+) -> DockObserver:
     """An observer from files.
 
+    Args:
+        models: their folder.
+        dock_file: geometry of the dock.
+        settings: how to run the models.
+        report: of ``depai-robot model gate``; by default ``report.jws`` beside the models.
+        report_keys: addresses, 0x and 40 digits, of those whose report lets models run; none demands none.
+
     Raises:
-        ConfigError: a file is missing or damaged, or the models were trained for another dock.
+        ConfigError: a file is missing or damaged, the models were trained for another dock, or they have no report
+            that a trusted key signed.
     """
     try:
         text = dock_file.read_text(encoding="utf-8")
@@ -157,4 +175,7 @@ def make_observer(models: Path, dock_file: Path, *, settings: RuntimeSettings | 
     dock = parse_dock(text)
     detector = OnnxDetector(models, settings=settings)
     require_dock(detector.manifest, dock)
+    if report_keys:
+        trusted = tuple(address_from_hex(key) for key in report_keys)
+        require_report(report or models / REPORT_NAME, detector.model_sha256, trusted)
     return DockObserver(detector, dock, gate=detector.manifest.make_gate())

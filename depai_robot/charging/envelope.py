@@ -283,6 +283,24 @@ def open_token(token: str) -> Draft:
     return _to_draft(_decode_envelope(_decode(payload, "payload")))
 
 
+def open_bytes(token: bytes | str, *, chain_id: int) -> tuple[Address, bytes]:
+    """Who signed a compact JWS over any bytes (a file, never a message), and the bytes; the signature is checked.
+
+    Args:
+        token: as it came.
+        chain_id: that its did:pkh must name.
+
+    Raises:
+        RefusedMessageError: with one of REFUSAL_CODES.
+    """
+    raw = token.encode("utf-8", "surrogatepass") if isinstance(token, str) else bytes(token)
+    header, payload, signature = _split(raw)
+    sender, public_key = _check_header(header, chain_id)
+    data = _decode(payload, "payload")
+    _check_signature(public_key, raw[: len(header) + 1 + len(payload)], _decode(signature, "signature"))
+    return sender, data
+
+
 def _split(raw: bytes) -> tuple[bytes, bytes, bytes]:
     if len(raw) > MESSAGE_BYTES_MAX:
         raise RefusedMessageError("size", f"{len(raw)} bytes, at most {MESSAGE_BYTES_MAX}")

@@ -3,6 +3,7 @@
 import click
 
 from depai_robot.cli.model_check import check
+from depai_robot.cli.model_gate import gate, report
 
 
 @click.group()
@@ -11,3 +12,5 @@ def model() -> None:
 
 
 model.add_command(check)
+model.add_command(gate)
+model.add_command(report)

@@ -40,6 +40,8 @@ class RobotConfig(Struct, frozen=True, forbid_unknown_fields=True):
         link: socket of the simulation, where battery and pads are.
         initial_pose: in the map at start-up: x_m, y_m, yaw_rad.
         models: folder of the dock models; empty for the package's own.
+        model_report: file of ``depai-robot model gate``; empty for report.jws beside the models.
+        model_report_keys: addresses of those whose report lets models run; empty demands no report.
         inference: providers, threads and the like; see adapters.onnx_session.RuntimeSettings.
         story: folder for story lines and frames, empty for none.
     """
@@ -52,6 +54,8 @@ class RobotConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[float, Meta(ge=-7, le=7)],
     ] = (0.0, 0.0, 0.0)
     models: str = ""
+    model_report: str = ""
+    model_report_keys: tuple[str, ...] = ()
     inference: RuntimeSettings = RuntimeSettings()
     story: str = ""
 
@@ -120,6 +124,8 @@ def make_nodes(config: RobotConfig) -> list[Node]:
         Path(config.models) if config.models else resource_path("models"),
         dock_file,
         settings=config.inference,
+        report=Path(config.model_report) if config.model_report else None,
+        report_keys=config.model_report_keys,
     )
     hardware = LinkRobotHardware(Path(config.link), config.robot)
     folder = Path(config.story) if config.story else None

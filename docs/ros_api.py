@@ -55,7 +55,11 @@ def _topics() -> str:
                 for n in nodes
                 for e in INTERFACES[n]
             }
-            there = name in offered or (target == "hardware" and name in DRIVERS)
+            there = (
+                name in offered
+                or (target == "hardware" and name in DRIVERS)
+                or (target, name) == ("Gazebo", "/clock")
+            )
             ticks.append("✓" if there else "")
         out += _row(f"`{name}`", names[name].type, *ticks)
     return out

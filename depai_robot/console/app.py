@@ -72,10 +72,8 @@ HelpScreen, ConfirmScreen, CommandScreen { align: center middle; }
 #robot-body { height: auto; }
 """
 
-_MAIN_ACTIONS = frozenset(
-    ("view", "search", "clear", "filter", "sort", "backwards", "command", "acknowledge", "acknowledge_all")
-    + ("over", "export", "sound", "leave")
-)
+_OTHER_ACTIONS = frozenset(("help", "quit", "focus_next", "focus_previous", "copy_text", "help_quit"))
+"""Of the app, that work on every screen."""
 
 
 class FleetApp(App[None]):
@@ -153,7 +151,7 @@ class FleetApp(App[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """The main screen's keys work on the main screen only."""
         del parameters
-        return len(self.screen_stack) == 1 or action not in _MAIN_ACTIONS
+        return len(self.screen_stack) == 1 or action in _OTHER_ACTIONS
 
     # What the timers do.
 

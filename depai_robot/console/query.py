@@ -82,19 +82,20 @@ def _words(robot: Robot, fleet: Fleet) -> str:
     return " ".join(parts).lower()
 
 
+def matches(robot: Robot, fleet: Fleet, query: Query) -> bool:
+    """Whether the query lets this robot through."""
+    if not FILTERS.get(query.name, FILTERS["all"])[1](robot, fleet):
+        return False
+    words = query.search[:SEARCH_MAX].lower().split()
+    if not words:
+        return True
+    text = _words(robot, fleet)
+    return all(word in text for word in words)
+
+
 def select(fleet: Fleet, query: Query, now_s: float) -> list[Robot]:
     """Robots that the query lets through, in its order."""
-    test = FILTERS.get(query.name, FILTERS["all"])[1]
-    words = query.search[:SEARCH_MAX].lower().split()
-    found: list[Robot] = []
-    for robot in fleet.robots.values():
-        if not test(robot, fleet):
-            continue
-        if words:
-            text = _words(robot, fleet)
-            if not all(word in text for word in words):
-                continue
-        found.append(robot)
+    found = [robot for robot in fleet.robots.values() if matches(robot, fleet, query)]
     found.sort(key=lambda robot: robot.name)
     if query.sort in SORTS and query.sort != "name":
         key = SORTS[query.sort]

@@ -17,6 +17,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "channel": ("depai_robot.cli.channel", "channel", "A robot's payment channels: list, close, withdraw."),
     "demo": ("depai_robot.cli.demo", "demo", "Run the whole loop in simulation, and leave a report."),
+    "dock": ("depai_robot.cli.dock", "dock", "Drawings and printable faces of the charging dock."),
     "journal": (
         "depai_robot.cli.journal",
         "journal",

@@ -118,19 +118,23 @@ class FleetApp(App[None]):
         self._bell_s = 0.0
         self._top = Text()
         self._sub = ""
+        # Held, not looked up: a timer may come once more while the screen is being taken down.
+        self._grids = {
+            "fleet": Grid(robot_sheet(self.fleet, time.time), id="fleet"),
+            "stations": Grid(station_sheet(), id="stations"),
+            "alerts": Grid(alert_sheet(time.time), id="alerts"),
+            "audit": Grid(audit_sheet(), id="audit"),
+        }
+        self._map = MapView(self.fleet, id="map")
+        self._views = {**self._grids, "map": self._map}
+        self._switcher = ContentSwitcher(*(self._views[name] for name in VIEWS), initial="fleet")
+        self._top_line, self._sub_line = Static(id="top"), Static(id="sub")
+        self._hint_line = Static(Text(HINTS["fleet"]), id="hint")
+        self._search = Input(placeholder="search", id="search", max_length=SEARCH_MAX)
 
     def compose(self) -> ComposeResult:
         """See Textual."""
-        yield Static(id="top")
-        yield Static(id="sub")
-        with ContentSwitcher(initial="fleet"):
-            yield Grid(robot_sheet(self.fleet, time.time), id="fleet")
-            yield Grid(station_sheet(), id="stations")
-            yield Grid(alert_sheet(time.time), id="alerts")
-            yield MapView(self.fleet, id="map")
-            yield Grid(audit_sheet(), id="audit")
-        yield Input(placeholder="search", id="search", max_length=SEARCH_MAX)
-        yield Static(Text(HINTS["fleet"]), id="hint")
+        yield from (self._top_line, self._sub_line, self._switcher, self._search, self._hint_line)
 
     def on_mount(self) -> None:
         """Begins to listen."""
@@ -146,7 +150,7 @@ class FleetApp(App[None]):
 
     def grid(self, name: str) -> Grid:
         """A table of the main screen."""
-        return self.screen_stack[0].query_one(f"#{name}", Grid)
+        return self._grids[name]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """The main screen's keys work on the main screen only."""
@@ -185,10 +189,9 @@ class FleetApp(App[None]):
         elif name == "audit":
             self.grid(name).set_rows(self.hub.history.audit_rows())
         else:
-            view = self.screen_stack[0].query_one("#map", MapView)
             chosen = self.grid("fleet").selected
-            view.selected_key = chosen.key if chosen is not None else ""
-            view.sync()
+            self._map.selected_key = chosen.key if chosen is not None else ""
+            self._map.sync()
 
     def _stations(self) -> list[Station]:
         words = self.query_now.search.lower().split()
@@ -224,21 +227,21 @@ class FleetApp(App[None]):
         else:
             reason = self.hub.feed.refusal or "no connection to the broker"
             text.append(f"X {reason} ", style=f"{BAD} reverse")
-        text.append(f" {len(self.fleet.robots):,} robots ")
+        text.append(f" {self.hub.settings.role.name.lower()} ", style=DIM)
+        text.append(
+            f" alerts {alerts.count()}", style=STYLE_BY_LEVEL[Level.WARNING] if alerts.count() else DIM
+        )
+        text.append(f" ({unseen} new)" if unseen else "", style=f"{WARN} reverse")
+        text.append(" bell" if self.sound else "", style=WARN)
+        text.append(f"  {len(self.fleet.robots):,} robots ")
         for name, style in (("BROKEN", BAD), ("STALE", WARN), ("CHARGING", POWER)):
             if statuses.get(name):
                 text.append(f" {statuses[name]} {name.lower()}", style=style)
-        text.append(
-            f"  alerts {alerts.count()}", style=STYLE_BY_LEVEL[Level.WARNING] if alerts.count() else DIM
-        )
-        text.append(f" ({unseen} new)" if unseen else "", style=f"{WARN} reverse")
-        text.append(f"  {self.hub.settings.role.name.lower()}", style=DIM)
-        text.append("  bell" if self.sound else "", style=WARN)
         lost = self.hub.feed.dropped_count + self.hub.history.dropped_count
         text.append(f"  {lost} dropped" if lost else "", style=BAD)
         if text != self._top:
             self._top = text
-            self.screen_stack[0].query_one("#top", Static).update(text, layout=False)
+            self._top_line.update(text, layout=False)
 
     def _draw_sub(self) -> None:
         name, query = self.view_name, self.query_now
@@ -258,9 +261,7 @@ class FleetApp(App[None]):
             line += f'  search "{query.search}" (Esc clears)'
         if line != self._sub:
             self._sub = line
-            self.screen_stack[0].query_one("#sub", Static).update(
-                Text(line, style="bold", no_wrap=True), layout=False
-            )
+            self._sub_line.update(Text(line, style="bold", no_wrap=True), layout=False)
 
     def _ring(self) -> None:
         count = sum(1 for a in self.fleet.alerts.open.values() if a.level == Level.CRITICAL and not a.by)
@@ -288,15 +289,14 @@ class FleetApp(App[None]):
     def action_view(self, name: str) -> None:
         """Another view."""
         self.view_name = name
-        main = self.screen_stack[0]
-        main.query_one(ContentSwitcher).current = name
-        main.query_one(f"#{name}").focus()
-        main.query_one("#hint", Static).update(Text(HINTS[name]), layout=False)
+        self._switcher.current = name
+        self._views[name].focus()
+        self._hint_line.update(Text(HINTS[name]), layout=False)
         self._order(force=True)
 
     def action_search(self) -> None:
         """Opens the line to type in."""
-        box = self.screen_stack[0].query_one("#search", Input)
+        box = self._search
         box.add_class("open")
         box.value = self.query_now.search
         box.focus()
@@ -309,15 +309,15 @@ class FleetApp(App[None]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Enter keeps the search."""
         event.input.remove_class("open")
-        self.screen_stack[0].query_one(f"#{self.view_name}").focus()
+        self._views[self.view_name].focus()
 
     def action_clear(self) -> None:
         """Escape: no search."""
-        box = self.screen_stack[0].query_one("#search", Input)
+        box = self._search
         box.value = ""
         box.remove_class("open")
         self.query_now = replace(self.query_now, search="")
-        self.screen_stack[0].query_one(f"#{self.view_name}").focus()
+        self._views[self.view_name].focus()
         self._order(force=True)
 
     def action_filter(self) -> None:

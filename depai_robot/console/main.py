@@ -39,6 +39,7 @@ def default_history() -> Path:
 
 def _address(
     broker: str,
+    *,
     username: str | None,
     password_file: Path | None,
     ca: Path | None,

@@ -25,6 +25,7 @@ from depai_robot.console.page import (
     sessions_page,
     state_page,
 )
+from depai_robot.console.vda import clean
 
 HELP = """\
 depai-fleet: the fleet at a glance. Everything has a key; nothing needs a mouse.
@@ -209,11 +210,11 @@ class RobotScreen(Screen[None]):
 
     def _head(self) -> Text:
         text = Text(no_wrap=True, overflow="ellipsis")
-        text.append(f"{self.robot.key} ", style="bold")
+        if self.frozen:
+            text.append("FROZEN ", style="bold reverse")
+        text.append(f"{clean(self.robot.key, 24)} ", style="bold")
         for number, name in enumerate(PAGES):
             text.append(f" {number + 1} {name} ", style="reverse" if number == self.page else DIM)
-        if self.frozen:
-            text.append(" FROZEN", style="bold")
         return text
 
     def _body(self, now_s: float) -> Text:

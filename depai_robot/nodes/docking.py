@@ -23,13 +23,12 @@ from depai_robot.nodes.convert import message_to_odometry, stamp_to_ns, stamped_
 from depai_robot.nodes.docking_protocol import DockingCommand, DockingState, decode_command, encode
 from depai_robot.nodes.lifecycle import ManagedNode, Setting
 from depai_robot.nodes.quality import LATCHED, STATE
+from depai_robot.nodes.transform import OPTICAL_XYZW
 from depai_robot.values.error import BugError, DepaiError
 from depai_robot.values.geometry import STOP, DriveCommand, Pose2, Pose3
 
 STORY_PERIOD_NS = 200_000_000
 HEARD_TIMEOUT_S = 0.5
-OPTICAL_XYZW = (-0.5, 0.5, -0.5, 0.5)
-"""A level camera that looks along the robot's x axis: its optical frame in the robot's (REP-103)."""
 
 
 class DockingNode(ManagedNode):

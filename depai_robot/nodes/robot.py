@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import cv2
 import msgspec
@@ -19,6 +19,7 @@ from depai_robot.docking.machine import DockingSettings
 from depai_robot.nodes.battery import BatteryNode
 from depai_robot.nodes.dock_detector import DockDetector
 from depai_robot.nodes.docking import DockingNode
+from depai_robot.nodes.nav2_docking import Nav2Docking
 from depai_robot.nodes.process import run
 from depai_robot.perception.dock import parse_dock
 from depai_robot.perception.frame import Frame
@@ -44,6 +45,7 @@ class RobotConfig(Struct, frozen=True, forbid_unknown_fields=True):
         model_report_keys: addresses of those whose report lets models run; empty demands no report.
         inference: providers, threads and the like; see adapters.onnx_session.RuntimeSettings.
         story: folder for story lines and frames, empty for none.
+        docking: ``own``, or ``nav2`` for Nav2's docking server.
     """
 
     robot: str
@@ -58,6 +60,7 @@ class RobotConfig(Struct, frozen=True, forbid_unknown_fields=True):
     model_report_keys: tuple[str, ...] = ()
     inference: RuntimeSettings = RuntimeSettings()
     story: str = ""
+    docking: Literal["own", "nav2"] = "own"
 
 
 def read_config(path: Path) -> RobotConfig:
@@ -133,9 +136,14 @@ def make_nodes(config: RobotConfig) -> list[Node]:
     keeper = FrameKeeper(folder, StoryWriter(folder, "detector", hardware.clock)) if folder else None
     settings = DockingSettings(pads_x_m=robot.pads.x_m, dock_pads_x_m=dock.pads.x_m)
     camera = (robot.camera.x_m, 0.0, robot.camera.z_m)
+    docking: Node
+    if config.docking == "nav2":
+        docking = Nav2Docking()
+    else:
+        docking = DockingNode(settings, camera, Pose2(*config.initial_pose), docking_story)
     return [
         DockDetector(observer, model=observer.model_sha256, watcher=keeper, health=observer.health),
-        DockingNode(settings, camera, Pose2(*config.initial_pose), docking_story),
+        docking,
         BatteryNode(hardware, hardware),
     ]
 

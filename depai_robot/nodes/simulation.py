@@ -36,6 +36,7 @@ from depai_robot.nodes.convert import (
 )
 from depai_robot.nodes.process import run
 from depai_robot.nodes.quality import STATE, image_quality
+from depai_robot.nodes.transform import OPTICAL_XYZW, Transforms
 from depai_robot.perception.dock import parse_dock
 from depai_robot.sim.battery import SimulatedBattery
 from depai_robot.sim.camera import Backend, SimulatedCamera, choose_backend
@@ -45,7 +46,7 @@ from depai_robot.sim.scene import parse_robot, parse_world
 from depai_robot.sim.supply import SimulatedSupply, SupplyModel
 from depai_robot.sim.world import IDEAL, STEP_NS, Disturbance, World
 from depai_robot.values.error import ConfigError, DepaiError, DeviceFailedError
-from depai_robot.values.geometry import STOP, DriveCommand
+from depai_robot.values.geometry import STOP, DriveCommand, Pose3
 
 TICK_NS = 5 * STEP_NS
 """20 ms of simulated time: clock, odometry and power step together."""
@@ -166,6 +167,8 @@ class SimulationNode(Node):
         self._clock_out = self.create_publisher(ClockMessage, "/clock", 10)
         self._odometry = self.create_publisher(OdometryMessage, "odom", STATE)
         self._images = self.create_publisher(Image, "camera/image_raw", image_quality(reliable=True))
+        eye = Pose3((robot.camera.x_m, 0.0, robot.camera.z_m), OPTICAL_XYZW)
+        self._transforms = Transforms(self, eye, CAMERA_FRAME)
         self._infos = self.create_publisher(CameraInfo, "camera/camera_info", STATE)
         self.create_subscription(Twist, "cmd_vel", self._take_velocity, STATE)
         self.create_subscription(
@@ -296,8 +299,9 @@ class SimulationNode(Node):
 
     def _publish(self, now_ns: int) -> None:
         self._clock_out.publish(ClockMessage(clock=ns_to_stamp(now_ns)))
-        odometry = self._world.odometry()
-        self._odometry.publish(odometry_to_message(odometry, "odom", "base_link"))
+        odometry = odometry_to_message(self._world.odometry(), "odom", "base_link")
+        self._odometry.publish(odometry)
+        self._transforms.tell(odometry)
         self._link.push()
 
     def _publish_frame(self, camera: SimulatedCamera) -> None:

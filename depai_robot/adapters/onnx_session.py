@@ -106,6 +106,7 @@ class ModelSession:
         outputs: Sequence[TensorSpec],
         provider: str,
         settings: RuntimeSettings,
+        strict: bool = True,
     ) -> None:
         """Opens the model from the very bytes whose hash was checked.
 
@@ -116,6 +117,7 @@ class ModelSession:
             outputs: and these.
             provider: onnxruntime's name of it.
             settings: the rest.
+            strict: False lets the model leave lengths open that a spec fixes, and have outputs beside these.
 
         Raises:
             ConfigError: the provider does not serve, or the model is not the expected one.
@@ -127,7 +129,11 @@ class ModelSession:
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
         self._session = _open(name, data, provider, settings)
-        self._require_signature()
+        if strict:
+            self._require_signature()
+        else:
+            self._require_names()
+        self._names = None if strict else [spec.name for spec in self._outputs]
         shapes = [spec.shape for spec in (*self._inputs, *self._outputs)]
         fixed = all(length is not None for shape in shapes for length in shape)
         self._binding: Any = None
@@ -143,11 +149,11 @@ class ModelSession:
             DeviceFailedError: the runtime failed or gave a value that is not finite.
         """
         try:
-            outputs = self._run_bound(feeds) if self._binding else self._session.run(None, dict(feeds))
+            outputs = self._run_bound(feeds) if self._binding else self._session.run(self._names, dict(feeds))
         except Exception as error:  # the runtime's exceptions have no common root of their own
             raise DeviceFailedError(f"onnxruntime failed on {self._name}: {error}") from error
         for spec, output in zip(self._outputs, outputs, strict=True):
-            if not np.isfinite(output).all():
+            if not isinstance(output, np.ndarray) or not np.isfinite(output).all():
                 raise DeviceFailedError(
                     f"{self._name} gave a value that is not finite in {spec.name}, expected finite ones"
                 )
@@ -177,6 +183,25 @@ class ModelSession:
             if not same:
                 expected = [(spec.name, spec.shape, spec.type) for spec in specs]
                 raise ConfigError(f"{self._name} has inputs and outputs {what} {listed}, expected {expected}")
+
+    def _require_names(self) -> None:
+        """Every input that there is, of the right rank and lengths where the model fixes them; every output by name."""
+        seen = [(t.name, tuple(t.shape), t.type) for t in self._session.get_inputs()]
+        wanted = [(spec.name, spec.shape, spec.type) for spec in self._inputs]
+        fits = len(seen) == len(wanted) and all(
+            (name, kind, len(shape)) == (spec.name, spec.type, len(spec.shape))
+            and all(
+                not isinstance(length, int) or length in (want, None)
+                for length, want in zip(shape, spec.shape, strict=True)
+            )
+            for (name, shape, kind), spec in zip(seen, self._inputs, strict=True)
+        )
+        if not fits:
+            raise ConfigError(f"{self._name} has inputs {seen}, expected {wanted}")
+        there = [t.name for t in self._session.get_outputs()]
+        missing = [spec.name for spec in self._outputs if spec.name not in there]
+        if missing:
+            raise ConfigError(f"{self._name} has no outputs {missing}, it has {there}")
 
     def _bind(self) -> None:
         import onnxruntime

@@ -82,6 +82,19 @@ class ContactChanged:
     touching: bool
 
 
+@dataclass(frozen=True, slots=True)
+class WayWatched:
+    """Whether something stands in the robot's way.
+
+    Attributes:
+        stamp_ns: now.
+        clear: False pauses; True lets it go on.
+    """
+
+    stamp_ns: int
+    clear: bool
+
+
 Input = (
     DockAsked
     | UndockAsked
@@ -91,4 +104,5 @@ Input = (
     | DockSeen
     | OdometryRead
     | ContactChanged
+    | WayWatched
 )

@@ -5,8 +5,8 @@ detection on, the dock's pose in the odometry frame is filtered from what the ca
 odometry of its own stamp, so that latency does not bend it. The last centimetres before contact are driven straight.
 
 Any loss of sight, time-out or missed contact backs off and tries again, a limited number of times; an emergency stop
-works in every phase. Once docked, nothing but a wish moves the robot: contact that is lost is a failure, told to
-whoever asked for the dock.
+works in every phase, and while something stands in the way the robot stands. Once docked, nothing but a wish moves the
+robot: contact that is lost is a failure, told to whoever asked for the dock.
 """
 
 import math
@@ -22,6 +22,7 @@ from depai_robot.docking.fact import (
     OdometryRead,
     StopAsked,
     UndockAsked,
+    WayWatched,
 )
 from depai_robot.docking.law import drive_to_pose
 from depai_robot.docking.phase import BUMPED, DRIVING, MOVES, Phase
@@ -44,6 +45,7 @@ __all__ = [
     "State",
     "StopAsked",
     "UndockAsked",
+    "WayWatched",
     "step",
 ]
 
@@ -78,6 +80,7 @@ class State:
         turned_rad: while searching.
         origin: of the odometry where backing off, touching or undocking began.
         attempt: 1 for the first.
+        blocked: something stands in the way: the robot stands, and its patience with it.
         scale: whether the dock's model is right, by the wheels; of this try.
     """
 
@@ -95,6 +98,7 @@ class State:
     turned_rad: float = 0.0
     origin: Pose2 | None = None
     attempt: int = 1
+    blocked: bool = False
     scale: ScaleFit = field(default_factory=ScaleFit)
 
     @property
@@ -125,6 +129,9 @@ def step(state: State, fact: Input, settings: DockingSettings) -> tuple[State, D
         return _ask_to_leave(state, fact, settings), None
     if isinstance(fact, ContactChanged):
         return _touch(state, fact), None
+    if isinstance(fact, WayWatched):
+        state = replace(state, blocked=not fact.clear)
+        return state, STOP if state.blocked and state.phase in DRIVING else None
     if isinstance(fact, DockSeen):
         return _see(state, fact, settings), None
     return _read_odometry(state, fact, settings)
@@ -320,6 +327,10 @@ def _drive(state: State, base: Pose2, now: int, settings: DockingSettings) -> tu
         raise BugError(f"{state.phase.value} without a dock")
     if now - state.begun_ns > settings.total_timeout_s * NS_PER_S:
         return _fail(state, "took too long", now), STOP
+    if state.blocked and not state.touching:
+        # Standing is not slowness, nor loss of sight; only the time for everything runs on.
+        waited = now - state.history[-2][0] if len(state.history) > 1 else 0
+        return replace(state, phase_ns=state.phase_ns + waited, sight_ns=state.sight_ns + waited), STOP
     dock_in_base = base.inverse().compose(dock)
     if state.phase is P.TRAVELLING:
         return _travel(state, dock_in_base, now, settings)

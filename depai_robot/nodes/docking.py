@@ -1,9 +1,9 @@
 """Docking node: the docking machine on ROS topics.
 
-Subscribes ``odom``, ``detected_dock_pose``, ``charging_contact`` and ``docking/command``; publishes ``cmd_vel`` with
-every odometry message while it drives, ``docking/state``, and once docked on ``/diagnostics`` the dock's scale by the
-wheels. ``~/emergency_stop`` (SetBool) works in every phase. Active, it obeys; made inactive, it stops the robot on its
-way.
+Subscribes ``odom``, ``detected_dock_pose``, ``charging_contact``, ``path_clear`` and ``docking/command``; publishes
+``cmd_vel`` with every odometry message while it drives, ``docking/state``, and on ``/diagnostics`` once docked the
+dock's scale by the wheels. ``path_clear`` false makes it stand until it is true; silence too, with ``path_timeout_s``.
+``~/emergency_stop`` (SetBool) works in every phase. Active, it obeys; made inactive, it stops the robot on its way.
 """
 
 import math
@@ -43,6 +43,13 @@ class DockingNode(ManagedNode):
 
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting("stamped_cmd_vel", False, "publish TwistStamped instead of Twist"),
+        Setting(
+            "path_timeout_s",
+            0.0,
+            "with a watch of the way: without a word on path_clear for so long the robot stands, s; 0: there is none",
+            0.0,
+            10.0,
+        ),
     )
 
     def __init__(
@@ -72,6 +79,9 @@ class DockingNode(ManagedNode):
         self.create_subscription(OdometryMessage, "odom", self._take_odometry, STATE)
         self.create_subscription(PoseStamped, "detected_dock_pose", self._take_dock, STATE)
         self.create_subscription(Bool, "charging_contact", self._take_contact, LATCHED)
+        self._path_timeout_ns = int(self.value("path_timeout_s") * 1e9)
+        self._path_heard_ns: int | None = None
+        self.create_subscription(Bool, "path_clear", self._take_path, STATE)
         self.create_subscription(String, "docking/command", self._take_command, LATCHED)
         self.create_service(SetBool, "~/emergency_stop", self._take_emergency)
 
@@ -180,6 +190,7 @@ class DockingNode(ManagedNode):
             self.get_logger().error(str(error), throttle_duration_sec=1.0)
             self._drive(STOP)
             return
+        self._watch_path()
         self._feed(machine.OdometryRead(odometry.stamp_ns, odometry.base_in_odom))
         if self._state.phase not in (Phase.IDLE, Phase.DOCKED, Phase.FAILED, Phase.STOPPED):
             self._tell()
@@ -191,6 +202,23 @@ class DockingNode(ManagedNode):
             self.get_logger().warning(f"detected_dock_pose refused: {error}")
             return
         self._feed(machine.DockSeen(stamp_to_ns(message.header.stamp), dock))
+
+    def _take_path(self, message: Bool) -> None:
+        self._path_heard_ns = self._now_ns()
+        if bool(message.data) == self._state.blocked:
+            self._feed(machine.WayWatched(self._path_heard_ns, bool(message.data)))
+            self.get_logger().info(
+                "the way is clear" if message.data else "something is in the way: standing"
+            )
+
+    def _watch_path(self) -> None:
+        """A watch that has fallen silent, or never spoke, is no leave to drive."""
+        if not self._path_timeout_ns or self._state.blocked:
+            return
+        heard_ns, now_ns = self._path_heard_ns, self._now_ns()
+        if heard_ns is None or now_ns - heard_ns > self._path_timeout_ns:
+            self._feed(machine.WayWatched(now_ns, clear=False))
+            self.get_logger().warning("no word on path_clear: standing")
 
     def _take_contact(self, message: Bool) -> None:
         self._feed(machine.ContactChanged(self._now_ns(), bool(message.data)))

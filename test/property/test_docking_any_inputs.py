@@ -14,6 +14,7 @@ from depai_robot.docking.fact import (
     OdometryRead,
     StopAsked,
     UndockAsked,
+    WayWatched,
 )
 from depai_robot.docking.machine import HISTORY_MAX, State, step
 from depai_robot.docking.phase import MOVES, Phase
@@ -41,6 +42,7 @@ fact = st.one_of(
     st.tuples(st.just(StopAsked), moment),
     st.tuples(st.just(EmergencyStopped), moment),
     st.tuples(st.just(EmergencyReleased), moment),
+    st.tuples(st.just(WayWatched), moment, st.booleans()),
 )
 
 

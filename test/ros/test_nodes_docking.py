@@ -191,6 +191,45 @@ def test_a_pose_that_is_not_finite_is_left_out(bench: Bench) -> None:
     bench.move(0.01)
 
 
+def test_something_in_the_way_holds_the_robot_until_it_is_gone(bench: Bench) -> None:
+    path = bench.other.create_publisher(Bool, "path_clear", STATE)
+    bench.ros.until(path.get_subscription_count)
+    bench.start()
+    assert bench.velocities[-1].linear.x > 0
+    path.publish(Bool(data=False))
+    bench.ros.until(lambda: bench.node._state.blocked)
+    bench.ros.until(lambda: bench.velocities[-1] == Twist())
+    count = len(bench.velocities)
+    bench.move()
+    bench.ros.spin_for(0.1)
+    assert all(velocity == Twist() for velocity in bench.velocities[count:])
+    path.publish(Bool(data=True))
+    bench.ros.until(lambda: not bench.node._state.blocked)
+    bench.move()
+    bench.ros.until(lambda: bench.velocities[-1].linear.x > 0)
+
+
+def test_a_watch_that_is_silent_holds_the_robot(ros_domain_id: int) -> None:
+    rclpy.init(args=["--ros-args", "-p", "path_timeout_s:=0.3"], domain_id=ros_domain_id)
+    ros = Ros(rclpy.get_default_context())
+    try:
+        bench = Bench(ros)
+        bench.move()
+        assert bench.node._state.blocked, "nobody ever said that the way is clear"
+        path = bench.other.create_publisher(Bool, "path_clear", STATE)
+        ros.until(path.get_subscription_count)
+        path.publish(Bool(data=True))
+        ros.until(lambda: not bench.node._state.blocked)
+        bench.move()
+        assert not bench.node._state.blocked
+        ros.spin_for(0.4)
+        bench.move()
+        assert bench.node._state.blocked
+    finally:
+        ros.close()
+        rclpy.try_shutdown()
+
+
 def test_a_node_that_ends_on_the_way_says_zero(bench: Bench) -> None:
     bench.start()
     bench.node.close()

@@ -12,6 +12,7 @@ from depai_robot.docking.fact import (
     OdometryRead,
     StopAsked,
     UndockAsked,
+    WayWatched,
 )
 from depai_robot.docking.machine import State, step
 from depai_robot.docking.phase import DRIVING, MOVES, Phase
@@ -305,6 +306,58 @@ def test_before_any_odometry_no_dock_is_asked_for():
     for touching in (False, True):
         state = State(touching=touching)
         assert step(state, DockAsked(0, "dock_a", Pose2(2.0, 0.0, 0.0)), SETTINGS) == (state, None)
+
+
+# --- something in the way -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", sorted(DRIVING))
+def test_something_in_the_way_stops_at_once_and_holds_the_robot(phase):
+    state = in_phase(phase)
+    state, command = step(state, WayWatched(0, clear=False), SETTINGS)
+    assert command == STOP
+    for tick in range(1, 51):
+        state, command = step(state, OdometryRead(tick * S // 50, HERE), SETTINGS)
+        assert command == STOP
+    assert state.phase is phase
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_a_pause_the_approach_goes_on_as_if_nothing_had_been(seed):
+    """A pause of 20 s, longer than any patience of the approach but the one for everything."""
+    floor = Floor(start_at(2.0, 15.0), seed=seed)
+    floor.ask()
+    floor.run(Phase.APPROACHING)
+    floor.run_for(0.5)
+    floor.feed(WayWatched(floor.now_ns, clear=False))
+    floor.run_for(0.5)
+    stood = floor.base_in_map
+    floor.run_for(20.0)
+    assert floor.base_in_map.distance_m(stood) < 1e-6
+    assert floor.state.phase is Phase.APPROACHING
+    floor.feed(WayWatched(floor.now_ns, clear=True))
+    assert floor.run(Phase.DOCKED, Phase.FAILED) is Phase.DOCKED
+    assert floor.state.attempt == 1
+
+
+def test_a_way_that_stays_blocked_ends_in_failure_and_standing():
+    floor = Floor(start_at(2.0), seed=1, settings=DockingSettings(total_timeout_s=30.0))
+    floor.ask()
+    floor.feed(WayWatched(floor.now_ns, clear=False))
+    assert floor.run(Phase.FAILED, limit_s=40.0) is Phase.FAILED
+    assert floor.state.reason == "took too long"
+    assert floor.commands[-1] == STOP
+
+
+def test_leaving_a_dock_and_resting_are_not_held():
+    """The camera looks at the dock: what it sees there is not behind the robot."""
+    for phase in (Phase.UNDOCKING, Phase.IDLE, Phase.DOCKED):
+        state, command = step(in_phase(phase, touching=True), WayWatched(0, clear=False), SETTINGS)
+        assert command is None
+    state, command = step(
+        in_phase(Phase.UNDOCKING, blocked=True, touching=True), OdometryRead(S // 50, HERE), SETTINGS
+    )
+    assert is_moving(command)
 
 
 # --- table and settings ---------------------------------------------------------------------------------------

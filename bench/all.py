@@ -60,6 +60,11 @@ TOPICS: tuple[tuple[str, str, str], ...] = (
     ),
     ("detector", "Dock detector on one core", "peer: OpenCV's ArUco on the same frames"),
     (
+        "confidence",
+        "Confidence of a pose, and what the decal's edges add",
+        "targets: lateral p95 0.5 mm at 0.5 m, yaw p95 0.5 degrees at 1 m; plot: docs/confidence.svg; synthetic",
+    ),
+    (
         "dock_scale",
         "A dock that is not built as its file says",
         "targets: a decal 5 % off flagged in at least 99 %, a whole dock 5 % off in at least 95 %; synthetic",

@@ -35,6 +35,7 @@ from depai_robot.console.look import (
     station_sheet,
 )
 from depai_robot.console.mapview import MapView
+from depai_robot.console.pace import Collector
 from depai_robot.console.page import robot_as_json
 from depai_robot.console.query import FILTERS, SEARCH_MAX, Query, select
 from depai_robot.console.screen import CommandScreen, ConfirmScreen, HelpScreen, RobotScreen
@@ -114,6 +115,7 @@ class FleetApp(App[None]):
         self.over_too = False
         self._export_folder = export_folder
         self._ordered_version = -1
+        self._collector = Collector()
         self._critical_count = 0
         self._bell_s = 0.0
         self._top = Text()
@@ -125,6 +127,8 @@ class FleetApp(App[None]):
             "alerts": Grid(alert_sheet(time.time), id="alerts"),
             "audit": Grid(audit_sheet(), id="audit"),
         }
+        for grid in self._grids.values():
+            grid.on_moved = self._draw_sub
         self._map = MapView(self.fleet, id="map")
         self._views = {**self._grids, "map": self._map}
         self._switcher = ContentSwitcher(*(self._views[name] for name in VIEWS), initial="fleet")
@@ -170,6 +174,7 @@ class FleetApp(App[None]):
 
     def _order(self, *, force: bool = False) -> None:
         self._ring()
+        self._collector.turn()
         if len(self.screen_stack) > 1 and not force:
             return
         self._draw_top()
@@ -273,10 +278,9 @@ class FleetApp(App[None]):
 
     # Keys.
 
-    def on_grid_moved(self, event: Grid.Moved) -> None:
-        """The line above the table says where the cursor is."""
-        del event
-        self._draw_sub()
+    def on_key(self) -> None:
+        """Somebody is there."""
+        self._collector.key()
 
     def on_grid_chosen(self, event: Grid.Chosen) -> None:
         """Enter: the robot's page."""

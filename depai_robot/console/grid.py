@@ -1,6 +1,6 @@
 """A table of any length that draws what changed and nothing else: rows outside the window cost nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from rich.cells import cell_len, set_cell_size
@@ -56,13 +56,6 @@ class Grid(Widget, can_focus=True):
             self.row = row
             super().__init__()
 
-    class Moved(Message):
-        """The cursor stands elsewhere, or the number of rows is another."""
-
-        def __init__(self, grid: "Grid") -> None:
-            self.grid = grid
-            super().__init__()
-
     def __init__(self, sheet: Sheet, *, id: str | None = None) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id)
         self.sheet = sheet
@@ -70,6 +63,7 @@ class Grid(Widget, can_focus=True):
         self.cursor = 0
         self.top = 0
         self.drawn_cells = 0
+        self.on_moved: Callable[[], None] | None = None
         self._shown: list[int] = []
         self._lefts: list[int] = []
         self._widths: list[int] = []
@@ -101,7 +95,7 @@ class Grid(Widget, can_focus=True):
         self._clamp()
         self.sync()
         if count != len(rows):
-            self.post_message(self.Moved(self))
+            self._tell_moved()
 
     def sync(self) -> None:
         """Draws what has changed on the screen since it was drawn."""
@@ -208,7 +202,12 @@ class Grid(Widget, can_focus=True):
         self.cursor = row
         self._clamp()
         self.sync()
-        self.post_message(self.Moved(self))
+        self._tell_moved()
+
+    def _tell_moved(self) -> None:
+        # At once, not by a message: the line above the table is drawn in the same frame.
+        if self.on_moved is not None:
+            self.on_moved()
 
     def _clamp(self) -> None:
         self.cursor = max(0, min(self.cursor, len(self.rows) - 1))

@@ -16,6 +16,7 @@ import click
 
 from depai_robot import __version__
 from depai_robot.adapters.paho_broker import BrokerAddress, Tls
+from depai_robot.console import pace
 from depai_robot.console.command import parse_role
 from depai_robot.console.dayreport import parse_day, write_day
 from depai_robot.console.history import History
@@ -143,6 +144,7 @@ def cli(
 
 
 def _open_screen(settings: HubSettings, export_folder: Path, metrics_port: int | None) -> None:
+    pace.prepare()
     from depai_robot.console.app import FleetApp
 
     # A library's warning would be written across the screen.

@@ -71,6 +71,7 @@ def recorded_topics(*, stamped_cmd_vel: bool) -> list[RecordedTopic]:
         RecordedTopic("battery_state", BatteryState, EVERY),
         RecordedTopic("charging_contact", Bool, LATCHED),
         RecordedTopic("detected_dock_pose", PoseStamped, EVERY),
+        RecordedTopic("dock_detector/detection", DiagnosticArray, EVERY),
         RecordedTopic("camera/camera_info", CameraInfo, EVERY, INFO_PERIOD_NS),
         RecordedTopic("docking/command", String, LATCHED),
         RecordedTopic("docking/state", String, LATCHED),

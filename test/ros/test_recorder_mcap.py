@@ -69,6 +69,7 @@ def test_every_topic_is_read_back_equal(ros, tmp_path: Path) -> None:
         "/battery_state": BatteryState(voltage=25.5, current=-1.5, cell_voltage=[3.3, 3.4]),
         "/charging_contact": Bool(data=True),
         "/detected_dock_pose": PoseStamped(header=Header(frame_id="camera_optical")),
+        "/dock_detector/detection": DiagnosticArray(status=[status]),
         "/camera/camera_info": CameraInfo(width=640, height=480, d=[0.1] * 5),
         "/docking/command": String(data="{}"),
         "/docking/state": String(data="{}"),
@@ -78,7 +79,7 @@ def test_every_topic_is_read_back_equal(ros, tmp_path: Path) -> None:
     }
     publishers = {
         topic: other.create_publisher(
-            type(message), topic, LATCHED if "docking" in topic or "phase" in topic or "contact" in topic else STATE
+            type(message), topic, LATCHED if "docking/" in topic or "phase" in topic or "contact" in topic else STATE
         )
         for topic, message in sent.items()
     }  # fmt: skip

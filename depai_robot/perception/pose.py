@@ -163,7 +163,9 @@ def refine_pose(
         return solution
     focal_px = math.sqrt(intrinsics.fx_px * intrinsics.fy_px)
     sigma = np.maximum(keypoints.sigma_px[used], _SIGMA_MIN_PX) / focal_px
-    fit = _refine(solution.rotation, solution.position_m, dock.points_m()[used], rays[used], sigma)
+    fit = _refine(
+        solution.rotation, solution.position_m, dock.points_m()[used], rays[used], sigma, damping=1e-9
+    )
     covariance = _covariance(fit, int(used.sum())) if fit is not None else None
     if fit is None or covariance is None:
         return solution
@@ -260,7 +262,15 @@ def _weights_and_cost(residuals: Array) -> tuple[Array, float]:
     return weights, float(cost)
 
 
-def _refine(rotation: Array, position_m: Array, points_m: Array, rays: Array, sigma: Array) -> _Fit | None:
+def _refine(
+    rotation: Array,
+    position_m: Array,
+    points_m: Array,
+    rays: Array,
+    sigma: Array,
+    *,
+    damping: float = 1e-3,
+) -> _Fit | None:
     """Levenberg-Marquardt over position and a small rotation applied from the left."""
     turned = points_m @ rotation.T
     state = _residuals(turned, position_m, rays, sigma)
@@ -268,7 +278,6 @@ def _refine(rotation: Array, position_m: Array, points_m: Array, rays: Array, si
         return None
     residuals, seen = state
     weights, cost = _weights_and_cost(residuals)
-    damping = 1e-3
     information = np.zeros((6, 6))
     for _ in range(_ITERATIONS_MAX):
         information, gradient = _normal_equations(turned, seen, residuals, weights, sigma)
@@ -277,6 +286,8 @@ def _refine(rotation: Array, position_m: Array, points_m: Array, rays: Array, si
             step = -np.linalg.solve(damped, gradient)
         except np.linalg.LinAlgError:
             return None
+        if -float(gradient @ step) < _GAIN_MIN + _GAIN_MIN_SHARE * cost:
+            break  # no more is to be gained, by the model of the step itself
         turn = np.asarray(cv2.Rodrigues(step[3:])[0], dtype=np.float64)
         trial = _residuals(points_m @ (turn @ rotation).T, position_m + step[:3], rays, sigma)
         trial_weights, trial_cost = _weights_and_cost(trial[0]) if trial else (weights, math.inf)

@@ -5,6 +5,7 @@ light panel is found where the image has it, a straight line is fitted through t
 distortion, and neighbouring lines are intersected. What does not look like the border is refused, not forced.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import cv2
@@ -98,8 +99,7 @@ def sharpen(keypoints: DockKeypoints, corners: DecalCorners) -> DockKeypoints:
 def _look(
     grey: NDArray[np.uint8], corners: Array, intrinsics: CameraIntrinsics, *, exact: bool
 ) -> DecalCorners | None:
-    following = np.roll(corners, -1, axis=0)
-    sides = following - corners
+    sides = corners[[1, 2, 3, 0]] - corners
     lengths = np.linalg.norm(sides, axis=1)
     if lengths.min() < _SIDE_MIN_PX or not cv2.isContourConvex(corners.astype(np.float32)[:, None]):
         return None
@@ -163,41 +163,40 @@ def _to_rays(points: Array, intrinsics: CameraIntrinsics) -> Array:
 def _intersect(
     rays: Array, good: NDArray[np.bool_], lengths: Array, focal_px: float, intrinsics: CameraIntrinsics
 ) -> DecalCorners | None:
-    lines, sigmas, squares = [], [], []
-    for points, kept, length_px in zip(rays, good, lengths, strict=True):
-        line, residuals = _fit_line(points[kept])
-        near = np.abs(residuals) * focal_px < _OUTLIER_PX
-        if int(near.sum()) < _KEPT_MIN:
-            return None
-        line, residuals = _fit_line(points[kept][near])
-        residual_px = float(np.sqrt(np.mean(residuals**2))) * focal_px
-        if not residual_px < _RESIDUAL_MAX_PX:
-            return None
-        independent = max(min(float(near.sum()), 0.8 * length_px / _CORRELATION_PX), 2.0)
-        lines.append(line)
-        # At its end, a line through n places is twice as uncertain as in the middle.
-        sigmas.append(2.0 * residual_px / np.sqrt(independent))
-        squares.append(residual_px**2)
-    crossed = np.array([np.cross(lines[i - 1], lines[i]) for i in range(4)])
-    if (np.abs(crossed[:, 2]) < 1e-9).any():
+    """Lines through (4, S, 2) places of which ``good`` are used, and the corners where neighbours meet."""
+    _, distances = _fit_lines(rays, good)
+    near = good & (np.abs(distances) * focal_px < _OUTLIER_PX)
+    count = near.sum(axis=1)
+    if (count < _KEPT_MIN).any():
         return None
-    corners = crossed[:, :2] / crossed[:, 2:]
-    solid = np.concatenate([corners, np.ones((4, 1))], axis=1)
+    lines, distances = _fit_lines(rays, near)
+    squares = (np.where(near, distances, 0.0) ** 2).sum(axis=1) / count * focal_px**2
+    if not (squares < _RESIDUAL_MAX_PX**2).all():
+        return None
+    independent = np.maximum(np.minimum(count, 0.8 * lengths / _CORRELATION_PX), 2.0)
+    # At its end, a line through n places is twice as uncertain as in the middle.
+    sigmas = 2.0 * np.sqrt(squares / independent)
+    (a, b, c), (d, e, f) = lines[[-1, 0, 1, 2]].T, lines.T
+    parallel = a * e - b * d
+    if (np.abs(parallel) < 1e-9).any():
+        return None
+    solid = np.stack([(b * f - c * e) / parallel, (c * d - a * f) / parallel, np.ones(4)], axis=1)
     pixels = cv2.projectPoints(
         solid, np.zeros(3), np.zeros(3), intrinsics.matrix(), np.array(intrinsics.distortion)
     )[0]
-    sigma = np.array([np.hypot(sigmas[i - 1], sigmas[i]) for i in range(4)])
+    sigma = np.hypot(sigmas[[-1, 0, 1, 2]], sigmas)
     points = np.asarray(pixels, dtype=np.float64)[:, 0]
     if not np.isfinite(points).all():
         return None
-    return DecalCorners(points, np.maximum(sigma, _SIGMA_MIN_PX), float(np.sqrt(np.mean(squares))))
+    return DecalCorners(points, np.maximum(sigma, _SIGMA_MIN_PX), math.sqrt(float(squares.sum()) / 4))
 
 
-def _fit_line(points: Array) -> tuple[Array, Array]:
-    """(a, b, c) with a x + b y + c = 0 and a² + b² = 1 through (N, 2) points, and their distances from it."""
-    middle = points.mean(axis=0)
-    apart = points - middle
-    xx, xy, yy = (apart[:, 0] ** 2).sum(), (apart[:, 0] * apart[:, 1]).sum(), (apart[:, 1] ** 2).sum()
-    angle = 0.5 * np.arctan2(2 * xy, xx - yy)
-    normal = np.array([-np.sin(angle), np.cos(angle)])
-    return np.array([*normal, -normal @ middle]), apart @ normal
+def _fit_lines(points: Array, used: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """(4, 3) of a, b, c with a x + b y + c = 0 and a² + b² = 1 through (4, S, 2) points, and (4, S) distances."""
+    weights = used.astype(np.float64)
+    middle = (weights[:, :, None] * points).sum(axis=1) / weights.sum(axis=1)[:, None]
+    x, y = (points - middle[:, None]).transpose(2, 0, 1)
+    angle = 0.5 * np.arctan2(2 * (weights * x * y).sum(axis=1), (weights * (x * x - y * y)).sum(axis=1))
+    a, b = -np.sin(angle), np.cos(angle)
+    lines = np.stack([a, b, -(a * middle[:, 0] + b * middle[:, 1])], axis=1)
+    return lines, a[:, None] * x + b[:, None] * y

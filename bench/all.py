@@ -62,8 +62,8 @@ TOPICS: tuple[tuple[str, str, str], ...] = (
         "console",
         "Operators' console with 10,000 robots",
         (
-            "targets with 10,000 robots at a state in 30 s plus events: at most 50 % of a core and 500 MB, key to screen "
-            "p99 at most 100 ms, state to screen p99 at most 500 ms, cold start at most 10 s; 500 robots at 1 Hz"
+            "targets with 10,000 robots, a state in 30 s each, plus events: at most 50 % of a core and 500 MB, key to "
+            "screen p99 at most 100 ms, state to screen p99 at most 500 ms, cold start at most 10 s; 500 robots at 1 Hz"
         ),
     ),
     ("detector", "Dock detector on one core", "peer: OpenCV's ArUco on the same frames"),

@@ -183,6 +183,10 @@ class FleetApp(App[None]):
             self._fill()
         self._draw_sub()
 
+    def draw_all(self) -> None:
+        """Draws what there is now, without waiting for the next second."""
+        self._order(force=len(self.screen_stack) == 1)
+
     def _fill(self) -> None:
         name, now_s = self.view_name, time.time()
         if name == "fleet":

@@ -18,6 +18,8 @@ from depai_robot.console.look import Cell, Column, Sheet
 MARK = ">"
 _SELECTED = Style.parse("reverse")
 _HEAD = Style.parse("bold underline")
+_PLAIN = Style.null()
+"""Not None: without colours Textual asks every segment for its style."""
 _GAP = 1
 
 
@@ -133,16 +135,16 @@ class Grid(Widget, can_focus=True):
             self._put(line, self._cells_at(line))
         found = self._lines.get(line)
         if found is None:
-            return Strip.blank(self.size.width)
+            return Strip.blank(self.size.width, _PLAIN)
         cells, selected = found
-        style = _SELECTED if selected and self.has_focus else Style.parse("bold") if selected else None
+        style = _SELECTED if selected and self.has_focus else Style.parse("bold") if selected else _PLAIN
         segments = [Segment(MARK if selected else " ", style)]
         for place, number in enumerate(self._shown):
             text, name = cells[number]
             column, width = self.sheet.columns[number], self._widths[place]
             fitted = self._fit(text, width, right=column.right)
-            own = Style.parse(name) if name else Style.null()
-            segments.append(Segment(fitted, own + style if style else own))
+            own = Style.parse(name) if name and text else _PLAIN
+            segments.append(Segment(fitted, own + style))
             segments.append(Segment(" " * _GAP, style))
         return Strip(segments).adjust_cell_length(self.size.width, style)
 

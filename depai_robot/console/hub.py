@@ -81,7 +81,7 @@ class Hub:
     def close(self) -> None:
         """Says good-bye to the broker and writes what is queued."""
         self.feed.close()
-        self._keep(time.time())
+        self.keep(time.time())
         self.history.close()
 
     def pump(self, budget_s: float = 0.02) -> int:
@@ -101,7 +101,7 @@ class Hub:
             if self.feed.connected:
                 self.fleet.tick(now_s)
             self._follow_results(now_s)
-            self._keep(now_s)
+            self.keep(now_s)
         self.pump_seconds += time.perf_counter() - begin
         return count
 
@@ -187,7 +187,8 @@ class Hub:
         for alert in acknowledged:
             self.fleet.alerts.remember(alert)
 
-    def _keep(self, now_s: float) -> None:
+    def keep(self, now_s: float) -> None:
+        """Hands what is new to the history: sessions that ended, alerts, points of curves."""
         self.history.add_sessions(self.fleet.take_finished())
         self.history.add_alerts(self.fleet.alerts.take_changes())
         samples = []

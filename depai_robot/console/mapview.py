@@ -14,6 +14,7 @@ from depai_robot.console.fleet import Fleet
 from depai_robot.console.sketch import Frame, docks, frame_all, maps, on_map, sketch
 
 ROBOTS_DRAWN_MAX = 20_000
+_PLAIN = Style.null()
 
 
 class MapView(Widget, can_focus=True):
@@ -74,10 +75,10 @@ class MapView(Widget, can_focus=True):
                 blank += 1
                 continue
             if blank:
-                segments.append(Segment(" " * blank))
+                segments.append(Segment(" " * blank, _PLAIN))
                 blank = 0
-            segments.append(Segment(cell[0], Style.parse(cell[1]) if cell[1] else None))
-        return Strip([*segments, Segment(" " * blank)]).adjust_cell_length(width)
+            segments.append(Segment(cell[0], Style.parse(cell[1]) if cell[1] else _PLAIN))
+        return Strip([*segments, Segment(" " * blank, _PLAIN)]).adjust_cell_length(width, _PLAIN)
 
     def on_resize(self, event: events.Resize) -> None:
         """Everything fits again."""
@@ -117,4 +118,4 @@ class MapView(Widget, can_focus=True):
             f" map {self.name_of_map or '-'}: 10 columns are {metres * 10:.3g} m |---------|   "
             "+ - arrows 0 all  m next map"
         )
-        return Strip([Segment(text, Style.parse("dim"))]).adjust_cell_length(self.size.width)
+        return Strip([Segment(text, Style.parse("dim"))]).adjust_cell_length(self.size.width, _PLAIN)

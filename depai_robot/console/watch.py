@@ -12,6 +12,7 @@ from depai_robot.console.page import line_of_json, robot_as_json
 from depai_robot.console.query import Query, matches, select
 
 POLL_S = 0.05
+CONNECT_S = 5.0
 SETTLE_S = 2.0
 """A snapshot waits until nothing new has come for this long."""
 
@@ -71,10 +72,13 @@ def snapshot(hub: Hub, query: Query, timeout_s: float, settle_s: float = SETTLE_
 
     Without states kept by the broker, robots without news since are SILENT: wait 30 s to have heard each.
     """
-    deadline_s = time.monotonic() + timeout_s
+    begin_s = time.monotonic()
+    deadline_s = begin_s + timeout_s
     count, quiet_s = -1, time.monotonic()
     while time.monotonic() < deadline_s:
         hub.pump()
+        if not hub.feed.connections_count and time.monotonic() > begin_s + CONNECT_S:
+            break
         now = len(hub.fleet.robots)
         if now != count:
             count, quiet_s = now, time.monotonic()

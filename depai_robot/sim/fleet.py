@@ -12,6 +12,9 @@ from typing import Any
 
 import msgspec
 
+from depai_robot.charging import envelope
+from depai_robot.charging.message import Draft, MeterIdentity, Offer
+from depai_robot.sim.key import DevelopmentSigner
 from depai_robot.values.money import cost_atomic
 
 MANUFACTURER = "depai"
@@ -23,6 +26,8 @@ FULL_PERCENT = 92.0
 SPEED_MPS = 0.8
 PRICE_ATOMIC_PER_KWH = (310_000, 345_000, 380_000, 405_000)
 BUDGET_ATOMIC = 5_000_000
+CHAIN_ID = 31337
+OFFER_VALID_S = 3600
 FAULT_ODDS = 0.01
 """Sessions that end with a fault of the station's meter."""
 
@@ -126,6 +131,41 @@ class FleetSim:
         }
         return self.topic(number, "factsheet"), msgspec.json.encode(body)
 
+    def offer(self, station: int, now_s: float) -> tuple[str, bytes]:
+        """Topic and payload of a station's signed offer; to be published retained. Keys are development keys."""
+        name = f"dock-{station:03d}"
+        signer = DevelopmentSigner(name)
+        address = "0x" + bytes(signer.address).hex()
+        side = math.ceil(math.sqrt(self.stations))
+        row, column = divmod(station, side)
+        body = Offer(
+            station=name,
+            name=f"Dock {station}",
+            dock=name,
+            marker_id=station % 587,
+            pose_mm_mrad=(
+                int(1000 * self._size_m * (column + 0.5) / side),
+                int(1000 * self._size_m * (row + 0.5) / side),
+                0,
+            ),
+            power_max_w=600,
+            price_atomic_per_kwh=PRICE_ATOMIC_PER_KWH[station % len(PRICE_ATOMIC_PER_KWH)],
+            start_fee_atomic=0,
+            available=not any(robot.charging and robot.station == station for robot in self._robots),
+            network=f"eip155:{CHAIN_ID}",
+            asset="0x" + "00" * 19 + "01",
+            receiver=address,
+            receiver_authorizer=address,
+            meter=MeterIdentity(
+                serial=f"M{station:03d}", key=f"did:pkh:eip155:{CHAIN_ID}:{address}", accuracy_permille=10
+            ),
+        )
+        moment = int(now_s)
+        draft = Draft(f"offer-{station}-{moment}", "-", 0, moment, moment + OFFER_VALID_S, "*", body)
+        text = envelope.encode_signing_input(draft, envelope.encode_header(signer.public_key, CHAIN_ID))
+        token = envelope.assemble(text, signer.sign(envelope.signing_digest(text)))
+        return f"depai/v1/sim/stations/{name}/offer", token.encode()
+
     def state(self, number: int, now_s: float, **changes: Any) -> tuple[str, bytes]:
         """Moves a robot on to now and returns topic and payload of its state.
 
@@ -158,7 +198,7 @@ class FleetSim:
             "budget_today_atomic": str(BUDGET_ATOMIC),
         }
         body = self._head(robot, now_s, robot.header) | {
-            "orderId": f"order-{robot.serial}-{robot.order}",
+            "orderId": f"T{robot.order:03d}-{robot.serial}",
             "orderUpdateId": 0,
             "lastNodeId": f"n{robot.order % 40}",
             "lastNodeSequenceId": 0,

@@ -359,3 +359,20 @@ def test_a_wide_window_shows_more(world):
         assert all(len(line) == 40 for line in text.split("\n"))
 
     drive(world, script, size=(200, 40))
+
+
+def test_without_colour_every_view_can_be_read(world, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = World(world.app._export_folder / "plain")
+    plain.put_all()
+    plain.feed.put(plain.sim.connection(3, time.time(), "CONNECTIONBROKEN"))
+
+    async def script(pilot):
+        await see(plain, pilot, ">X R00003", "BROKEN", "+")
+        for key, word in (("2", "dock-0"), ("3", "X "), ("4", "map hall"), ("5", "audit"), ("1", "ROBOT")):
+            await pilot.press(key)
+            await see(plain, pilot, word)
+        assert plain.app.no_color
+        assert plain.app._exception is None
+
+    drive(plain, script)

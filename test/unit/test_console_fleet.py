@@ -45,7 +45,7 @@ def test_a_state_becomes_a_row(fleet, sim):
     assert robot.battery_percent == 51.5
     assert robot.connection == "ONLINE"
     assert robot.connection_retained
-    assert robot.reading.task == "order-R00000-1"
+    assert robot.reading.task == "T001-R00000"
     assert robot.reading.charging.budget_today_atomic == 5_000_000
     assert robot.position.mapId == "hall"
 

@@ -10,7 +10,7 @@ from depai_robot.app.audit import Check, audit, read_facts, write_checks, write_
 from depai_robot.app.site import TRANCHE_MILLIWH, Site
 from depai_robot.app.story import StoryTail
 from depai_robot.payment.receipt import Receipt, parse_receipt
-from depai_robot.values.error import DeviceFailedError, DeviceTimeoutError
+from depai_robot.values.error import DeviceTimeoutError
 from depai_robot.values.identity import address_to_hex
 from depai_robot.values.money import cost_atomic
 
@@ -46,17 +46,19 @@ class Demo(Site):
         """Chain, broker, world, robot, stations, recorder; the wallet comes last, since it acts by itself."""
         self.open()
         self._step("simulated world")
-        self._node("simulation", "simulation")
+        self.start_node("simulation", "simulation")
         self._wait_for_line("sim", "camera")
         self._step("stations, robot and recorder")
         self.start_stations()
-        self._node("robot", "robot", "use_sim_time:=true")
-        self._node("recorder", "recorder", "use_sim_time:=true", f"path:={self.plan.folder / 'run.mcap'}")
+        self.start_node("robot", "robot", "use_sim_time:=true")
+        self.start_node(
+            "recorder", "recorder", "use_sim_time:=true", f"path:={self.plan.folder / 'run.mcap'}"
+        )
         self._wait_for_offers()
         self._step("wallet")
         start = self._world["start"]
         pose = f"initial_pose:=[{start['x_m']}, {start['y_m']}, {start['yaw_rad']}]"
-        self._node("wallet", "wallet", "use_sim_time:=true", pose)
+        self.start_node("wallet", "wallet", "use_sim_time:=true", pose)
         self._step("everything runs", done=True)
 
     def receipt(self) -> Receipt | None:
@@ -162,16 +164,6 @@ class Demo(Site):
         ]
 
     # --- parts ------------------------------------------------------------------------------------------
-
-    def _node(self, name: str, config: str, *parameters: str) -> None:
-        if self._supervisor is None:
-            raise DeviceFailedError("the demo has no supervisor")
-        arguments = ["--ros-args", "-p", f"config:={self.plan.folder / f'{config}.yaml'}"]
-        if name == "recorder":
-            arguments = ["--ros-args"]
-        for parameter in parameters:
-            arguments += ["-p", parameter]
-        self._supervisor.start_python(name, f"depai_robot.nodes.{name}", *arguments)
 
     def _wait_for_line(self, source: str, kind: str, timeout_s: float = 40.0) -> None:
         tail = StoryTail(self.plan.folder)

@@ -20,7 +20,7 @@ from depai_robot.app.config import NetworkFile, read_yaml
 from depai_robot.app.demo_plan import DemoPlan, StationPlan, make_world, plan_stations
 from depai_robot.app.resource import resource_path
 from depai_robot.app.story import StoryWriter
-from depai_robot.app.supervisor import Supervisor
+from depai_robot.app.supervisor import Child, Supervisor
 from depai_robot.payment.policy import SpendPolicy, format_policy, policy_digest
 from depai_robot.perception.dock import parse_dock
 from depai_robot.sim.key import DevelopmentSigner
@@ -108,6 +108,12 @@ class Site:
         }
         self._supervisor = Supervisor(logs, environment)
 
+    @property
+    def start_pose(self) -> list[float]:
+        """Of the robot in the map, where odometry begins: x m, y m, yaw rad."""
+        start = self._world["start"]
+        return [float(start[name]) for name in ("x_m", "y_m", "yaw_rad")]
+
     def has_link(self) -> bool:
         """Whether the simulation runs, where the stations' contactors and meters are."""
         return self.link.exists()
@@ -121,6 +127,42 @@ class Site:
             self._supervisor.start_python(
                 f"station-{station.id}", "depai_robot.cli.main", "station", "run", "--config", config
             )
+
+    def start_node(self, name: str, config: str, *parameters: str) -> None:
+        """One process of nodes, with the site's file ``<config>.yaml``."""
+        if self._supervisor is None:
+            raise DeviceFailedError("the site is not open")
+        arguments = ["--ros-args", "-p", f"config:={self.plan.folder / f'{config}.yaml'}"]
+        if name == "recorder":
+            arguments = ["--ros-args"]
+        for parameter in parameters:
+            arguments += ["-p", parameter]
+        self._supervisor.start_python(name, f"depai_robot.nodes.{name}", *arguments)
+
+    def kill_node(self, name: str) -> None:
+        """As a power cut would; nothing is said."""
+        child = self._child(name)
+        child.process.kill()
+        child.process.wait()
+        if self._supervisor is not None:
+            self._supervisor.stop(child)
+
+    def _child(self, name: str) -> Child:
+        for child in self._supervisor.children if self._supervisor is not None else []:
+            if child.name == name:
+                return child
+        raise DeviceFailedError(f"the site runs no {name}")
+
+    def cut_broker(self) -> None:
+        """The broker is gone, until it is restored."""
+        if self._broker is not None:
+            self._broker.kill()
+
+    def restore_broker(self) -> None:
+        """On the same port, with what it had on disk."""
+        if self._broker is not None:
+            old = self._broker
+            self._broker = start_broker(self.plan.folder / "broker", self.plan.broker, port=old.port)
 
     def check_processes(self) -> None:
         """Raises DeviceFailedError, with the end of its log, when a process has ended that should not."""

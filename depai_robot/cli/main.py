@@ -10,6 +10,11 @@ from depai_robot.values.error import DepaiError
 
 # name -> (module, attribute, one line of help)
 _COMMANDS: dict[str, tuple[str, str, str]] = {
+    "acceptance": (
+        "depai_robot.cli.acceptance",
+        "acceptance",
+        "Run the acceptance suite against a robot, and sign what was found.",
+    ),
     "adversaries": (
         "depai_robot.cli.adversaries",
         "adversaries",

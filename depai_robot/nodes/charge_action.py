@@ -8,7 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -40,6 +40,8 @@ else:
     MISSING = ""
 
 PERIOD_S = 0.5
+QUEUE_S = 5.0
+"""A request that has not become a session by then has not been taken."""
 RECEIPTS_MAX = 16
 U64_MAX = 2**64 - 1
 
@@ -107,7 +109,7 @@ class ChargeServer:
             return refused
         self._finished = Future(executor=self._node.executor)
         await self._finished
-        view = view_charge(self._program.state, self._session)
+        view = self._known or view_charge(self._program.state, self._session)
         self._goal, self._finished = None, None
         return self._result(goal, view)
 
@@ -129,6 +131,7 @@ class ChargeServer:
         except DepaiError as error:
             return self._failure(Charge.Result.BUSY, str(error))
         self._goal, self._stopped_for, self._seen_done = goal, "", False
+        self._known: ChargeView | None = None
         self._asked_s = time.monotonic()
         return None
 
@@ -186,12 +189,10 @@ class ChargeServer:
         if self._program.failure is not None:
             self._end(Charge.Result.WALLET_FAILED, str(self._program.failure))
             return
-        if find_session(state, self._session) is None and time.monotonic() - self._asked_s < 5.0:
-            return  # the request is still in the queue
-        view = view_charge(state, self._session)
-        if view.message == "not known any more":
-            self._end(Charge.Result.BUSY, "the wallet did not begin a session: another one goes on")
+        if find_session(state, self._session) is None:
+            self._look_for_lost()
             return
+        view = self._known = view_charge(state, self._session)
         self._watch(view)
         self._goal.publish_feedback(
             Charge.Feedback(
@@ -202,6 +203,17 @@ class ChargeServer:
                 distance_m=view.distance_m,
             )
         )
+
+    def _look_for_lost(self) -> None:
+        """The session is not there: not yet, not at all, or not any more."""
+        if self._known is not None:
+            # One that ends before anything was signed is forgotten at once.
+            self._seen_done = True
+            self._watch(replace(self._known, done=True, failure=charge_task.NO_OFFER))
+        elif time.monotonic() - self._asked_s > QUEUE_S:
+            self._end(
+                Charge.Result.BUSY, "the wallet began no session: one goes on, or the robot leaves a dock"
+            )
 
     def _watch(self, view: ChargeView) -> None:
         asked = self._goal.request
@@ -221,12 +233,13 @@ class ChargeServer:
             charge_task.STATION_AT_FAULT: Charge.Result.STATION_AT_FAULT,
             charge_task.SETTLING: Charge.Result.SETTLING,
         }
+        message = self._stopped_for or view.message
         if view.failure == charge_task.NO_OFFER:
             self._stop("no acceptable offer")
         code = codes.get(view.failure, Charge.Result.UNKNOWN)
         if code == Charge.Result.NONE and not view.station:
             code = Charge.Result.NO_OFFER
-        self._end(code, self._stopped_for or view.message)
+        self._end(code, message)
 
     # --- topics and services -------------------------------------------------------------------------------------
 

@@ -10,12 +10,14 @@ from depai_robot.nodes.docking import DockingNode
 from depai_robot.nodes.gazebo_relay import GazeboRelay
 from depai_robot.nodes.interface import DRIVERS, INTERFACES, PUBLISHES, TAKES, TARGETS, Endpoint
 from depai_robot.nodes.lifecycle import AUTOSTART, ManagedNode
+from depai_robot.nodes.object_detector import ObjectDetectorNode
 from depai_robot.nodes.wallet import WalletNode
 
 PATH = Path(__file__).with_name("ros_api.md")
 NODES: dict[str, type[ManagedNode]] = {
     "dock_detector": DockDetector,
     "docking": DockingNode,
+    "object_detector": ObjectDetectorNode,
     "battery": BatteryNode,
     "wallet": WalletNode,
     "gazebo_relay": GazeboRelay,

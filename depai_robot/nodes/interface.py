@@ -68,6 +68,9 @@ INTERFACES: dict[str, tuple[Endpoint, ...]] = {
         Endpoint(TAKES, "detected_dock_pose", "geometry_msgs/msg/PoseStamped", "see dock_detector"),
         Endpoint(TAKES, "charging_contact", "std_msgs/msg/Bool", "whether the pads touch", "latched"),
         Endpoint(
+            TAKES, "path_clear", "std_msgs/msg/Bool", "false: stands until it is true (a watch of the way)"
+        ),
+        Endpoint(
             TAKES,
             "docking/command",
             "std_msgs/msg/String",
@@ -88,6 +91,22 @@ INTERFACES: dict[str, tuple[Endpoint, ...]] = {
             "m/s and rad/s with each odometry while it drives; TwistStamped by stamped_cmd_vel; silent otherwise",
         ),
         EMERGENCY,
+        DIAGNOSTICS,
+    ),
+    "object_detector": (
+        Endpoint(TAKES, "camera/image_raw", "sensor_msgs/msg/Image", "the newest is looked at", "image"),
+        Endpoint(
+            PUBLISHES,
+            "~/detections",
+            "vision_msgs/msg/Detection2DArray",
+            "boxes, scores, classes; stamp of the image",
+        ),
+        Endpoint(
+            PUBLISHES,
+            "path_clear",
+            "std_msgs/msg/Bool",
+            "whether nothing of the watched classes is in the way",
+        ),
         DIAGNOSTICS,
     ),
     "battery": (
@@ -166,7 +185,7 @@ INTERFACES: dict[str, tuple[Endpoint, ...]] = {
     ),
 }
 
-ROBOT_NODES = ("dock_detector", "docking", "battery", "wallet")
+ROBOT_NODES = ("dock_detector", "docking", "object_detector", "battery", "wallet")
 TARGETS: dict[str, tuple[str, ...]] = {
     "hardware": ROBOT_NODES,
     "embedded": (*ROBOT_NODES, "simulation"),

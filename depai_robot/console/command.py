@@ -49,24 +49,18 @@ class Command:
         name: VDA 5050 actionType.
         label: in words.
         warning: what the person who confirms should know.
-        blocking: VDA 5050 blockingType.
     """
 
     name: str
     label: str
     warning: str
-    blocking: str = "NONE"
 
 
 COMMANDS: tuple[Command, ...] = (
     Command("startCharging", "Charge now", "It will spend its owner's money, within its owner's policy."),
     Command("stopCharging", "Stop charging", "It stops buying, settles what it has signed, and leaves."),
-    Command(
-        "cancelOrder", "Cancel its order", "It stops as soon as it safely can and forgets the order.", "HARD"
-    ),
-    Command(
-        "startPause", "Pause", "It stands still until somebody resumes it. This is no emergency stop.", "HARD"
-    ),
+    Command("cancelOrder", "Cancel its order", "It stops as soon as it safely can and forgets the order."),
+    Command("startPause", "Pause", "It stands still until somebody resumes it. This is no emergency stop."),
     Command("stopPause", "Resume", "It may begin to MOVE at once. Make sure that nobody stands before it."),
     Command("stateRequest", "Ask for its state", "Nothing else happens."),
     Command("factsheetRequest", "Ask for its factsheet", "Nothing else happens."),
@@ -94,7 +88,7 @@ def instant_action(
             {
                 "actionType": command.name,
                 "actionId": action_id,
-                "blockingType": command.blocking,
+                "blockingType": "NONE",  # the only one that 3.0.0 allows here
                 "actionParameters": [],
             }
         ]

@@ -36,7 +36,10 @@ BATTERY_LOW_PERCENT = 15.0
 BUDGET_NEAR_PERMILLE = 900
 SESSIONS_KEPT = 5_000
 DAY_S = 86_400
-IDLE_PHASES = frozenset({"", "IDLE", "SETTLED", "CLOSED", "FAILED", "DONE"})
+IDLE_PHASES = frozenset({"", "IDLE", "SETTLED", "BACKING_OFF", "CALLING_FOR_HELP", "SHUT_DOWN", "FAILED"})
+"""Phases in which nothing is bought; a session that comes to one of them has ended."""
+ELSEWHERE_PHASES = IDLE_PHASES | {"QUOTING", "FUNDING", "SETTLING", "WITHDRAWING"}
+"""Phases in which the robot does not take a place at the station."""
 FACTSHEET_BYTES_MAX = 64 * 1024
 POSITION_MAX_M = 1e6
 
@@ -87,6 +90,8 @@ class Robot:
         spent_atomic: of the sessions of that day, as the console saw them.
         states, lost, repeated, unreadable: counters.
         version: grows at each change.
+        stale: it should have spoken by now.
+        header_fresh: its next header id may be any: it, or this console, has connected anew.
         factsheet: as it came; empty when nobody asked.
     """
 
@@ -111,6 +116,7 @@ class Robot:
     unreadable: int = 0
     version: int = 0
     stale: bool = False
+    header_fresh: bool = True
     factsheet: bytes = b""
 
     @property
@@ -288,6 +294,7 @@ class Fleet:
             return
         word = read_connection(payload).connectionState
         robot.connection, robot.connection_retained, robot.connection_s = word, retained, now_s
+        robot.header_fresh = True
         text = "the broker lost it: no good-bye" if word == BROKEN else ""
         self.alerts.set_alert(robot.key, "broken", Level.CRITICAL, text, now_s)
         if word != ONLINE and robot.stale:
@@ -307,9 +314,10 @@ class Fleet:
                 robot.repeated += 1
                 self.counters.repeated += 1
                 return
-            if 0 < missing < 100_000:
+            if missing > 0 and not robot.header_fresh:
                 robot.lost += missing
                 self.counters.lost += missing
+        robot.header_fresh = False
         robot.states += 1
         robot.raw_before, robot.raw = robot.raw, payload
         robot.seen_s, robot.reading = now_s, reading
@@ -377,7 +385,9 @@ class Fleet:
         session.fault = said.fault or session.fault
         session.receipt = said.receipt or session.receipt
         if charging_before != (session.station, session.phase):
-            self.stations.set_load(robot.key, session.station if session.phase not in IDLE_PHASES else "")
+            self.stations.set_load(
+                robot.key, session.station if session.phase not in ELSEWHERE_PHASES else ""
+            )
         if said.phase in IDLE_PHASES:
             self._end(robot, session, now_s)
 

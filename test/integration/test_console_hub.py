@@ -110,7 +110,7 @@ def test_a_console_sees_commands_and_remembers(broker, robots, tmp_path):
         whats = [row.what for row in hub.history.audit_rows()]
         assert whats == ["result", "acknowledge", "command startCharging"]
         hub.open_robot(robot)
-        robots.publish(*sim.factsheet(2, time.time()))
+        robots.publish(*sim.factsheet(2, time.time()), retain=True)
         pump_until(hub, lambda: robot.factsheet)
         hub.close_robot(robot)
     finally:

@@ -6,7 +6,7 @@ import pytest
 from depai_robot.console.alert import AlertBook, Level
 from depai_robot.console.fleet import DAY_S, Fleet
 from depai_robot.console.query import FILTERS, SORTS, Query, select
-from depai_robot.console.vda import parse_topic
+from depai_robot.console.vda import Charging, InfoEntry, Reference, parse_topic, read_charging
 from depai_robot.sim.fleet import FleetSim
 
 NOW = 1_800_000_000.0
@@ -168,6 +168,10 @@ def test_lost_and_repeated_states_are_counted(fleet, sim):
     make_state(sim)
     feed(fleet, make_state(sim, NOW + 1))
     assert (robot.states, robot.repeated, robot.lost) == (2, 1, 1)
+    make_state(sim)
+    feed(fleet, sim.connection(0, NOW))
+    feed(fleet, make_state(sim, NOW + 2))
+    assert robot.lost == 1, "header ids begin anew with a connection"
 
 
 @pytest.mark.parametrize(
@@ -291,3 +295,17 @@ def test_an_instant_action_is_followed(fleet, sim):
     )
     assert fleet.action_status("a1") == ("FAILED", "no dock")
     assert fleet.action_status("a2") == ("", "")
+
+
+def test_what_our_own_agent_says_of_charging_is_read():
+    """Keys of depai_robot.fleet and of the reader here are agreed by this test."""
+    statement = pytest.importorskip("depai_robot.fleet.statement")
+    status = pytest.importorskip("depai_robot.fleet.status")
+    charge = status.Charge("s1", "CHARGING", "dock-1", 5000, 2000, 400_000, False, "meter: band", "r1")
+    told = statement.charging_references(
+        status.Status(charge=charge, spent_today_atomic=7, budget_today_atomic=9)
+    )
+    entry = InfoEntry(statement.INFO_TYPE, [Reference(key, value) for key, value in told.items()])
+    assert read_charging([entry]) == Charging(
+        "CHARGING", "dock-1", "s1", 5000, 2000, 400_000, 7, 9, "meter: band", "r1"
+    )

@@ -57,16 +57,22 @@ async def _draw(folder: Path, now: dict[str, float]) -> list[Path]:
     feed: Any = _Feed()
     sim = FleetSim(ROBOTS, seed=11, stations=12)
     history = folder / "fleet.sqlite"
-    hub = Hub(
-        HubSettings(BrokerAddress("localhost", 1883), history=history, role=Role.OPERATOR, who="ann"), feed
-    )
-    for station in range(12):
-        hub.fleet.ingest(*sim.offer(station, now["s"]), retained=True, now_s=now["s"])
+    settings = HubSettings(BrokerAddress("localhost", 1883), history=history, role=Role.OPERATOR, who="ann")
+    before = Hub(settings, feed)
     for minute in range(0, HOURS * 60, 5):
         now["s"] = BEGIN_S + minute * 60
         for number in range(ROBOTS):
+            before.fleet.ingest(*sim.state(number, now["s"]), retained=False, now_s=now["s"])
+        before.keep(now["s"])
+    before.close()
+    # A console that is started now knows that day from its history.
+    hub = Hub(settings, feed)
+    for station in range(12):
+        hub.fleet.ingest(*sim.offer(station, now["s"]), retained=True, now_s=now["s"])
+    for _ in range(2):
+        now["s"] += 20
+        for number in range(ROBOTS):
             hub.fleet.ingest(*sim.state(number, now["s"]), retained=False, now_s=now["s"])
-        hub.keep(now["s"])
     now["s"] += 2
     for number in range(ROBOTS):
         word = "CONNECTIONBROKEN" if number % 133 == 21 else "ONLINE"

@@ -24,6 +24,8 @@ BATTERY_WH = 480
 LOW_PERCENT = 22.0
 FULL_PERCENT = 92.0
 SPEED_MPS = 0.8
+STRAIGHT_S = 15.0
+"""The longest that a robot goes straight on; of a longer time the rest is spent on the way back."""
 PRICE_ATOMIC_PER_KWH = (310_000, 345_000, 380_000, 405_000)
 BUDGET_ATOMIC = 5_000_000
 CHAIN_ID = 31337
@@ -261,7 +263,7 @@ class FleetSim:
             middle = self._size_m / 2
             robot.heading = math.atan2(middle - robot.y, middle - robot.x) + self._random.uniform(-0.5, 0.5)
         robot.heading = math.remainder(robot.heading, 2 * math.pi)
-        step_m = SPEED_MPS * passed_s
+        step_m = SPEED_MPS * min(passed_s, STRAIGHT_S)
         robot.x = min(self._size_m, max(0.0, robot.x + step_m * math.cos(robot.heading)))
         robot.y = min(self._size_m, max(0.0, robot.y + step_m * math.sin(robot.heading)))
         if robot.percent < LOW_PERCENT:

@@ -121,6 +121,7 @@ def test_a_console_sees_commands_and_remembers(broker, robots, tmp_path):
     try:
         robot = again.fleet.robots["depai/R00002"]
         assert robot.status() == "SILENT"
+        pump_until(again, lambda: robot.connection == "ONLINE")
         assert again.fleet.stations.rows["dock-7"].energy_milliwh == 9000
         samples = again.history.samples(robot.key, time.time() - 60)
         assert samples[-1].battery_percent == 5.0

@@ -72,6 +72,25 @@ def open_signer(name: str, key: KeyPart, beside: Path, chain_id: int) -> Signer:
     return KeystoreSigner(resolve(beside, key.keystore or ""), passphrase)
 
 
+def broker_address(part: BrokerPart, beside: Path) -> BrokerAddress:
+    """Where a broker of a file is, and how to be let in.
+
+    Raises:
+        ConfigError: the password can't be read.
+    """
+    password = None if part.password_file is None else read_password(resolve(beside, part.password_file))
+    tls = None
+    if part.tls is not None:
+        tls = Tls(
+            ca=resolve(beside, part.tls.ca),
+            certificate=resolve(beside, part.tls.certificate) if part.tls.certificate else None,
+            key=resolve(beside, part.tls.key) if part.tls.key else None,
+        )
+    return BrokerAddress(
+        part.host, part.port, part.username, password, tls, part.keepalive_s, mqtt5=part.mqtt5
+    )
+
+
 def open_broker(part: BrokerPart, beside: Path, client_id: str, will_topic: str | None = None) -> PahoBroker:
     """The broker of a file, not connected yet.
 
@@ -84,17 +103,7 @@ def open_broker(part: BrokerPart, beside: Path, client_id: str, will_topic: str 
     Raises:
         ConfigError: password or certificates can't be read.
     """
-    password = None if part.password_file is None else read_password(resolve(beside, part.password_file))
-    tls = None
-    if part.tls is not None:
-        tls = Tls(
-            ca=resolve(beside, part.tls.ca),
-            certificate=resolve(beside, part.tls.certificate) if part.tls.certificate else None,
-            key=resolve(beside, part.tls.key) if part.tls.key else None,
-        )
-    address = BrokerAddress(
-        part.host, part.port, part.username, password, tls, part.keepalive_s, mqtt5=part.mqtt5
-    )
+    address = broker_address(part, beside)
     return PahoBroker(address, client_id, will=None if will_topic is None else Will(will_topic))
 
 

@@ -33,6 +33,7 @@ class _Feed:
     def __init__(self) -> None:
         self.connected, self.refusal, self.dropped_count, self.connections_count = True, "", 0, 1
         self.waiting: list[tuple[str, bytes, bool]] = []
+        self.waiting_count = 0
 
     def start(self) -> None:
         """Nothing to connect to."""

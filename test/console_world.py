@@ -23,6 +23,10 @@ class PretendFeed:
         self.sent = []
         self._queue = deque()
 
+    @property
+    def waiting_count(self):
+        return len(self._queue)
+
     def start(self):
         pass
 

@@ -43,7 +43,13 @@ from depai_robot.console.station import Station
 from depai_robot.values.error import DepaiError
 
 PUMP_S = 0.05
-PUMP_BUDGET_S = 0.03
+BURST = 500
+PUMP_BUDGET_S = 0.01
+BURST_BUDGET_S = 0.03
+"""While a burst waits, as at the start, and nobody types."""
+TYPING_S = 0.3
+ORDER_AT_LAST_S = 3.0
+"""While somebody types, the tables are ordered anew as rarely as this."""
 ORDER_S = 1.0
 BELL_S = 5.0
 """Between two sounds, however many alerts come."""
@@ -115,6 +121,7 @@ class FleetApp(App[None]):
         self.over_too = False
         self._export_folder = export_folder
         self._ordered_version = -1
+        self._ordered_s = 0.0
         self._collector = Collector()
         self._critical_count = 0
         self._bell_s = 0.0
@@ -164,7 +171,8 @@ class FleetApp(App[None]):
     # What the timers do.
 
     def _pump(self) -> None:
-        self.hub.pump(PUMP_BUDGET_S)
+        burst = self.hub.feed.waiting_count > BURST and self._collector.quiet_s > TYPING_S
+        self.hub.pump(BURST_BUDGET_S if burst else PUMP_BUDGET_S)
         if len(self.screen_stack) > 1:
             return
         if len(self.fleet.robots) and not self.grid("fleet").rows:
@@ -173,6 +181,10 @@ class FleetApp(App[None]):
             self.grid(self.view_name).sync()
 
     def _order(self, *, force: bool = False) -> None:
+        now_s = time.monotonic()
+        if not force and self._collector.quiet_s < TYPING_S and now_s - self._ordered_s < ORDER_AT_LAST_S:
+            return
+        self._ordered_s = now_s
         self._ring()
         self._collector.turn()
         if len(self.screen_stack) > 1 and not force:

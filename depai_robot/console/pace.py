@@ -19,6 +19,10 @@ COLLECT_AT_LAST_S = 900.0
 
 def prepare() -> None:
     """To be called before Textual is imported: it reads the frame rate once."""
+    if sys.stdout.isatty():
+        # An exported size would be taken for the terminal's for ever, however its window is drawn.
+        for name in ("COLUMNS", "LINES"):
+            os.environ.pop(name, None)
     os.environ.setdefault("TEXTUAL_FPS", str(FRAMES_PER_S))
     sys.setswitchinterval(SWITCH_S)
     gc.set_threshold(YOUNG, MIDDLE, NEVER)
@@ -35,6 +39,11 @@ class Collector:
     def key(self) -> None:
         """A key was pressed."""
         self._key_s = time.monotonic()
+
+    @property
+    def quiet_s(self) -> float:
+        """Since the last key."""
+        return time.monotonic() - self._key_s
 
     def turn(self) -> bool:
         """Collects if it is time; True if it did."""

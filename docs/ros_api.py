@@ -8,6 +8,7 @@ from depai_robot.nodes.battery import BatteryNode
 from depai_robot.nodes.dock_detector import DockDetector
 from depai_robot.nodes.docking import DockingNode
 from depai_robot.nodes.gazebo_relay import GazeboRelay
+from depai_robot.nodes.hardware import HardwareNode
 from depai_robot.nodes.interface import DRIVERS, INTERFACES, PUBLISHES, TAKES, TARGETS, Endpoint
 from depai_robot.nodes.lifecycle import AUTOSTART, ManagedNode
 from depai_robot.nodes.object_detector import ObjectDetectorNode
@@ -20,6 +21,7 @@ NODES: dict[str, type[ManagedNode]] = {
     "object_detector": ObjectDetectorNode,
     "battery": BatteryNode,
     "wallet": WalletNode,
+    "hardware": HardwareNode,
     "gazebo_relay": GazeboRelay,
 }
 

@@ -20,9 +20,15 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
         "adversaries",
         "List the cheats by name, and let each meet the honest other side.",
     ),
+    "broker": (
+        "depai_robot.cli.broker",
+        "broker",
+        "A site's MQTT broker: certificates, access list, configuration.",
+    ),
     "channel": ("depai_robot.cli.channel", "channel", "A robot's payment channels: list, close, withdraw."),
     "demo": ("depai_robot.cli.demo", "demo", "Run the whole loop in simulation, and leave a report."),
     "dock": ("depai_robot.cli.dock", "dock", "Drawings and printable faces of the charging dock."),
+    "hw": ("depai_robot.cli.hw", "hw", "What is on the robot's serial ports."),
     "journal": (
         "depai_robot.cli.journal",
         "journal",

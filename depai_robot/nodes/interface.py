@@ -156,6 +156,22 @@ INTERFACES: dict[str, tuple[Endpoint, ...]] = {
         ),
         DIAGNOSTICS,
     ),
+    "hardware": (
+        Endpoint(TAKES, "cmd_vel", "geometry_msgs/msg/Twist", "m/s and rad/s; zero after 0.5 s of silence"),
+        Endpoint(TAKES, "cmd_vel_stamped", "geometry_msgs/msg/TwistStamped", "the same, for whoever stamps"),
+        Endpoint(
+            TAKES,
+            "emergency_stop",
+            "std_msgs/msg/Bool",
+            "true: wheels stop on the board and stay so",
+            "latched",
+        ),
+        Endpoint(
+            PUBLISHES, "odom", "nav_msgs/msg/Odometry", "by the wheels' counts; silent when the board is"
+        ),
+        EMERGENCY,
+        DIAGNOSTICS,
+    ),
     "simulation": (
         Endpoint(PUBLISHES, "/clock", "rosgraph_msgs/msg/Clock", "simulated time, 50 times a second of it"),
         Endpoint(PUBLISHES, "odom", "nav_msgs/msg/Odometry", "of the wheels, with slip and noise"),
@@ -187,11 +203,11 @@ INTERFACES: dict[str, tuple[Endpoint, ...]] = {
 
 ROBOT_NODES = ("dock_detector", "docking", "object_detector", "battery", "wallet")
 TARGETS: dict[str, tuple[str, ...]] = {
-    "hardware": ROBOT_NODES,
+    "hardware": (*ROBOT_NODES, "hardware"),
     "embedded": (*ROBOT_NODES, "simulation"),
     "Gazebo": (*ROBOT_NODES, "gazebo_relay"),
 }
 """Our nodes by what they run on."""
 
-DRIVERS: tuple[str, ...] = ("camera/image_raw", "camera/camera_info", "odom", "cmd_vel")
-"""What the robot's own drivers publish or take on hardware."""
+DRIVERS: tuple[str, ...] = ("camera/image_raw", "camera/camera_info")
+"""What a driver of the camera publishes on hardware."""

@@ -1,0 +1,85 @@
+"""Names what is on serial ports, by what it says: the base board speaks by itself, a battery board when it is asked.
+
+Only questions that change nothing are asked; a device that is neither gets seven bytes that it does not know.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from depai_robot.adapters.jbd import BAUD, TIMEOUT_S, JbdBms
+from depai_robot.adapters.mcu_frame import PADS, STATE, Splitter
+from depai_robot.adapters.serial_line import SerialLine
+from depai_robot.values.error import DeviceError
+
+LISTEN_S = 0.4
+BASE_BAUD = 115_200
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One port.
+
+    Attributes:
+        port: its path.
+        about: what the adapter says of itself.
+        device: ``jbd``, ``depai-mcu``, or empty when nothing answered.
+        detail: a reading, or why there is none.
+    """
+
+    port: str
+    about: str
+    device: str
+    detail: str
+
+
+def list_serial_ports() -> list[tuple[str, str]]:
+    """(path, what the adapter says of itself) of every port with a device behind it."""
+    from serial.tools import list_ports
+
+    found = []
+    for port in list_ports.comports():
+        if port.vid is None and "ttyS" in str(port.device):
+            continue  # a board's own ports are listed whether or not anything is there
+        usb = f"usb:{port.vid:04x}:{port.pid:04x}:{port.serial_number or ''} " if port.vid is not None else ""
+        found.append((str(port.device), f"{usb}{port.description or ''}".strip()))
+    return found
+
+
+def probe_port(port: str, about: str = "") -> Found:
+    """Listens, then asks."""
+    try:
+        heard = _hear_base(port)
+        if heard:
+            return Found(port, about, "depai-mcu", heard)
+    except DeviceError as error:
+        return Found(port, about, "", str(error))
+    bms = JbdBms(SerialLine(port, BAUD, TIMEOUT_S))
+    try:
+        info = bms.read()
+    except DeviceError as error:
+        return Found(port, about, "", f"nothing that we know answers: {error}")
+    finally:
+        bms.close()
+    return Found(
+        port, about, "jbd", f"{info.voltage_v:.2f} V, {info.current_a:.2f} A, {info.state_of_charge:.0%}"
+    )
+
+
+def _hear_base(port: str) -> str:
+    line = SerialLine(port, BASE_BAUD, LISTEN_S)
+    splitter = Splitter()
+    try:
+        end = time.monotonic() + LISTEN_S
+        while time.monotonic() < end:
+            for kind, _, _ in splitter.feed(line.read(256, 0.1)):
+                if kind in (STATE, PADS):
+                    return "speaks the base's protocol"
+    finally:
+        line.close()
+    return ""
+
+
+def probe(ports: Sequence[tuple[str, str]]) -> list[Found]:
+    """Every one of them, in order."""
+    return [probe_port(port, about) for port, about in ports]

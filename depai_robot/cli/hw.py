@@ -1,0 +1,41 @@
+"""``depai-robot hw``: what is plugged in."""
+
+import json
+import sys
+from dataclasses import asdict
+
+import click
+
+from depai_robot.app.hardware_probe import list_serial_ports, probe
+
+
+@click.group()
+def hw() -> None:
+    """A robot's own hardware on serial ports."""
+
+
+@hw.command("probe")
+@click.argument("ports", nargs=-1, type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def probe_command(ports: tuple[str, ...], *, as_json: bool) -> None:
+    """Find out what is on the serial ports, and name it.
+
+    \b
+    Without PORTS every USB port is looked at. Listens for the base board, then asks
+    as a JBD battery board is asked; nothing that could move or change anything is
+    sent. Stop the hardware process first: a port has one master.
+
+    Exit code 0 when everything was named, 1 when something was not, 2 without ports.
+    """  # noqa: D301
+    listed = [(port, "") for port in ports] or list_serial_ports()
+    if not listed:
+        click.echo("error: no serial ports here; is the adapter plugged in, and its driver loaded?", err=True)
+        sys.exit(2)
+    found = probe(listed)
+    if as_json:
+        click.echo(json.dumps([asdict(item) for item in found], indent=2))
+    else:
+        for item in found:
+            about = f"  ({item.about})" if item.about else ""
+            click.echo(f"{item.port:20} {item.device or 'unknown':10} {item.detail}{about}")
+    sys.exit(0 if all(item.device for item in found) else 1)

@@ -1,0 +1,131 @@
+"""The hardware process's node on pty devices: wheels by cmd_vel, odometry, emergency stop, the wallet's link."""
+
+import pytest
+
+pytest.importorskip("rclpy", reason="pip install 'depai_robot[ros]', or source a ROS 2 installation")
+
+import rclpy
+import yaml
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Twist
+from nav_msgs.msg import Odometry as OdometryMessage
+from std_msgs.msg import Bool
+
+from depai_robot.adapters.jbd import BASIC, find_answer
+from depai_robot.nodes.hardware import HardwareNode
+from depai_robot.nodes.quality import LATCHED, STATE
+from depai_robot.sim.link_hardware import LinkRobotHardware
+from depai_robot.sim.serial_device import JbdDevice, McuDevice
+from test.ros.conftest import Ros
+from test.ros.test_nodes_interface import compare
+from test.unit.test_serial_frames import RECORDED
+
+
+class Bench:
+    """The node, its devices, and who drives."""
+
+    def __init__(self, ros: Ros, folder, bms: JbdDevice, mcu: McuDevice) -> None:
+        self.ros, self.folder, self.bms, self.mcu = ros, folder, bms, mcu
+        self.node = ros.add(HardwareNode())
+        self.other = ros.node("driver")
+        self.odometry: list[OdometryMessage] = []
+        self.statuses: dict[str, str] = {}
+        self.other.create_subscription(OdometryMessage, "odom", self.odometry.append, STATE)
+        self.other.create_subscription(DiagnosticArray, "/diagnostics", self._take, STATE)
+        self.velocities = self.other.create_publisher(Twist, "cmd_vel", STATE)
+        self.emergency = self.other.create_publisher(Bool, "emergency_stop", LATCHED)
+        ros.until(lambda: self.odometry and self.velocities.get_subscription_count())
+
+    def _take(self, message: DiagnosticArray) -> None:
+        self.statuses.update({status.name: status.message for status in message.status})
+
+    def drive(self, linear: float) -> None:
+        message = Twist()
+        message.linear.x = linear
+        self.velocities.publish(message)
+        self.ros.executor.spin_once(timeout_sec=0.02)
+
+
+@pytest.fixture
+def bench(ros, ros_domain_id, tmp_path):
+    bms = JbdDevice(find_answer(RECORDED, BASIC)[0], tmp_path / "bms")
+    mcu = McuDevice(link=tmp_path / "mcu")
+    file = tmp_path / "hardware.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "version": 1,
+                "robot": "rover-1",
+                "link": str(tmp_path / "link"),
+                "battery": {"port": str(tmp_path / "bms")},
+                "base": {"port": str(tmp_path / "mcu"), "track_m": 0.34},
+            }
+        )
+    )
+    rclpy.try_shutdown()
+    rclpy.init(args=["--ros-args", "-p", f"config:={file}"], domain_id=ros_domain_id)
+    made = Ros(rclpy.get_default_context())
+    try:
+        yield Bench(made, tmp_path, bms, mcu)
+    finally:
+        made.close()
+        rclpy.try_shutdown()
+        bms.close()
+        mcu.close()
+
+
+def test_its_topics_are_those_of_the_page(bench: Bench) -> None:
+    compare(bench.node, "hardware", ignore=("/clock", "/tf", "/tf_static"))
+
+
+def test_cmd_vel_turns_the_wheels_within_limits_and_silence_stops_them(bench: Bench) -> None:
+    fastest = []
+    bench.ros.until(lambda: (bench.drive(2.0), fastest.append(bench.mcu.linear_mps))[0] or max(fastest) > 0.4)
+    assert max(fastest) <= 0.45
+    bench.ros.until(lambda: bench.mcu.linear_mps == 0.0, 3)
+    assert bench.odometry[-1].pose.pose.position.x > 0.0
+
+
+def test_an_emergency_stop_reaches_the_board_and_holds(bench: Bench) -> None:
+    bench.ros.until(lambda: bench.drive(0.3) or bench.mcu.linear_mps > 0.1)
+    bench.emergency.publish(Bool(data=True))
+    bench.ros.until(lambda: bench.mcu.stopped)
+    for _ in range(20):
+        bench.drive(0.3)
+    assert bench.mcu.linear_mps == 0.0
+    bench.emergency.publish(Bool(data=False))
+    bench.ros.until(lambda: not bench.mcu.stopped)
+    bench.ros.until(lambda: bench.drive(0.3) or bench.mcu.linear_mps > 0.1)
+
+
+def test_the_wallet_reads_battery_and_pads_by_the_link(bench: Bench) -> None:
+    bench.mcu.contact = True
+    client = None
+    bench.ros.until(lambda: bench.node._hardware._reading is not None)
+    client = LinkRobotHardware(bench.folder / "link", "rover-1")
+    try:
+        assert client.read().state_of_charge == 0.72
+        bench.ros.until(client.in_contact)
+    finally:
+        client.close()
+
+
+def test_a_board_that_is_pulled_is_said_and_gives_no_odometry(bench: Bench) -> None:
+    bench.ros.until(lambda: bench.statuses.get("base board") == "talks")
+    bench.mcu.unplug()
+    bench.ros.until(lambda: bench.statuses.get("base board") not in (None, "talks"), 10)
+    bench.ros.spin_for(0.6)
+    count = len(bench.odometry)
+    bench.ros.spin_for(0.5)
+    assert len(bench.odometry) == count
+    bench.mcu.plug()
+    bench.ros.until(lambda: len(bench.odometry) > count, 15)
+
+
+def test_an_inactive_node_stands(bench: Bench) -> None:
+    bench.ros.until(lambda: bench.drive(0.3) or bench.mcu.linear_mps > 0.1)
+    assert bench.node.trigger_deactivate().name == "SUCCESS"
+    bench.ros.until(lambda: bench.mcu.linear_mps == 0.0, 2)
+    for _ in range(10):
+        bench.drive(0.3)
+    assert bench.mcu.linear_mps == 0.0

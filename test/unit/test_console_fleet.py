@@ -7,6 +7,7 @@ from depai_robot.console.alert import AlertBook, Level
 from depai_robot.console.fleet import DAY_S, Fleet
 from depai_robot.console.query import FILTERS, SORTS, Query, select
 from depai_robot.console.vda import Charging, InfoEntry, Reference, parse_topic, read_charging
+from depai_robot.fleet import statement, status
 from depai_robot.sim.fleet import FleetSim
 
 NOW = 1_800_000_000.0
@@ -299,8 +300,6 @@ def test_an_instant_action_is_followed(fleet, sim):
 
 def test_what_our_own_agent_says_of_charging_is_read():
     """Keys of depai_robot.fleet and of the reader here are agreed by this test."""
-    statement = pytest.importorskip("depai_robot.fleet.statement")
-    status = pytest.importorskip("depai_robot.fleet.status")
     charge = status.Charge("s1", "CHARGING", "dock-1", 5000, 2000, 400_000, False, "meter: band", "r1")
     told = statement.charging_references(
         status.Status(charge=charge, spent_today_atomic=7, budget_today_atomic=9)

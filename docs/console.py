@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -141,7 +142,11 @@ def main() -> None:
     """Writes docs/console/*.svg, and fleet.png."""
     FOLDER.mkdir(exist_ok=True)
     now = {"s": BEGIN_S}
-    with tempfile.TemporaryDirectory() as name, mock.patch.object(time, "time", side_effect=lambda: now["s"]):
+    with (
+        tempfile.TemporaryDirectory() as name,
+        mock.patch.object(time, "time", side_effect=lambda: now["s"]),
+        mock.patch.object(uuid, "uuid4", return_value=uuid.UUID(int=1)),
+    ):
         drawn = asyncio.run(_draw(Path(name), now))
     for path in drawn:
         print(path)

@@ -217,6 +217,7 @@ class WalletFile(_Part, frozen=True, kw_only=True):
         settings: timings and limits, see charging.setting.RobotSettings; what is left out has its default there.
         band: how far two honest meters may differ.
         link: socket of the simulation that stands for battery and pads.
+        grants: the owner's grants to operators, one JWS a line; None: only the wallet's own interfaces order it.
     """
 
     version: Literal[1]
@@ -235,6 +236,7 @@ class WalletFile(_Part, frozen=True, kw_only=True):
     settings: dict[str, int | str] = {}
     band: MeterBand = MeterBand()
     link: str | None = None
+    grants: str | None = None
 
 
 # --- the station --------------------------------------------------------------------------------------------

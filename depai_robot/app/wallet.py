@@ -5,6 +5,7 @@ docking or undocking has ended. It offers intents (charge, stop), never a transf
 """
 
 import logging
+import queue
 import secrets
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from depai_robot.app.admission import RobotAdmission
+from depai_robot.app.admission import Admit, RobotAdmission
 from depai_robot.app.channel import take_close_intents
 from depai_robot.app.config import (
     ChargePart,
@@ -22,6 +23,14 @@ from depai_robot.app.config import (
     read_network,
     read_wallet,
     resolve,
+)
+from depai_robot.app.fleet_guard import NAME as RESTRICTIONS
+from depai_robot.app.fleet_guard import (
+    FleetGuard,
+    GuardedAdmission,
+    answer_topic,
+    command_topic,
+    read_grants,
 )
 from depai_robot.app.part import (
     KeyLock,
@@ -44,6 +53,7 @@ from depai_robot.charging.robot_state import RobotState
 from depai_robot.charging.setting import Network, PresignedDeposit, RobotSettings
 from depai_robot.charging.terms import channel_json
 from depai_robot.charging.transition import RobotPhase
+from depai_robot.fleet.command import Grant
 from depai_robot.payment.policy import SpendPolicy, parse_policy
 from depai_robot.payment.presigned import DepositPlace, parse_presigned
 from depai_robot.ports import Battery, Broker, Chain, Clock, Connector, Journal, Signer
@@ -54,6 +64,9 @@ LOG = logging.getLogger(__name__)
 
 BATTERY_PERIOD_S = 0.25
 INTENTS_PERIOD_S = 1.0
+ORDERS_PERIOD_S = 0.1
+ORDERS_MAX = 64
+"""Operators' commands that wait; of more, the newest are dropped."""
 FIRST_OFFERS_S = 10.0
 """A robot that just started waits so long for retained offers before it asks."""
 _FREE = (RobotPhase.IDLE.value, RobotPhase.SETTLED.value)
@@ -85,6 +98,7 @@ class WalletParts:
         position_m: where the robot is in the map frame.
         call_for_help, shut_down: what to do then.
         key_lock: held as long as the wallet runs.
+        guard: what operators have ordered; None where nobody may.
     """
 
     settings: RobotSettings
@@ -104,6 +118,7 @@ class WalletParts:
     call_for_help: Callable[[str], None] = _log_help
     shut_down: Callable[[str], None] = _log_shutdown
     key_lock: KeyLock | None = None
+    guard: FleetGuard | None = None
 
 
 def open_wallet(
@@ -144,6 +159,7 @@ def open_wallet(
     lock, journal = open_locked_journal(folder / "wallet.sqlite", voucher.address)
     try:
         note_seen(folder, settings.policy, chain_id)
+        guard = _open_guard(file, path, settings, clock)
     except ConfigError as error:
         journal.close()
         lock.release()
@@ -163,6 +179,27 @@ def open_wallet(
         folder=folder,
         charge=file.charge,
         key_lock=lock,
+        guard=guard,
+    )
+
+
+def _open_guard(file: WalletFile, path: Path, settings: RobotSettings, clock: Clock) -> FleetGuard | None:
+    """Also without grants when something was ordered before: taking the file away must not lift a pause."""
+    folder, chain_id = resolve(path, file.folder), settings.network.chain_id
+    (owner,) = addresses([file.owner])
+    grants: tuple[Grant, ...] = ()
+    if file.grants is not None:
+        grants = read_grants(resolve(path, file.grants), owner=owner, robot=file.robot, chain_id=chain_id)
+    elif not (folder / RESTRICTIONS).exists():
+        return None
+    return FleetGuard(
+        folder,
+        robot=file.robot,
+        chain_id=chain_id,
+        owner=owner,
+        grants=grants,
+        policy=settings.policy,
+        wall_s=clock.wall_s,
     )
 
 
@@ -254,6 +291,11 @@ def _snapshots(settings: RobotSettings) -> Snapshots[RobotState]:
     return Snapshots(encode, decode, robot.is_at_rest, adopt)
 
 
+def _admission(guard: FleetGuard | None, state: Callable[[], RobotState]) -> Admit:
+    inner = RobotAdmission(state)
+    return inner if guard is None else GuardedAdmission(inner, guard, state)
+
+
 class WalletProgram(Program[RobotState]):
     """Runs a wallet.
 
@@ -271,6 +313,7 @@ class WalletProgram(Program[RobotState]):
         self._requested_ns: int | None = None
         self.buys = True
         self._started_s = 0.0
+        self._orders: queue.Queue[bytes] = queue.Queue(ORDERS_MAX)
         runner: Runner[RobotState] = Runner(
             journal=parts.journal,
             step=robot.step,
@@ -298,7 +341,7 @@ class WalletProgram(Program[RobotState]):
                 shut_down=parts.shut_down,
             ),
             wrap_perform=wrap_perform,
-            admit=RobotAdmission(lambda: runner.state),
+            admit=_admission(parts.guard, lambda: runner.state),
         )
         self._story = StoryWriter(parts.folder, "wallet", parts.clock)
         self.observe(WalletTeller(self._story))
@@ -309,6 +352,9 @@ class WalletProgram(Program[RobotState]):
         self._started_s = time.monotonic()
         self.watch("battery", self._look_at_battery, BATTERY_PERIOD_S)
         self.watch("intents", self._take_intents, INTENTS_PERIOD_S)
+        if self._parts.guard is not None:
+            self._broker.subscribe(command_topic(self._parts.settings.robot), self._keep_order)
+            self.watch("orders", self._take_orders, ORDERS_PERIOD_S)
 
     def stop(self) -> None:
         """See Program.stop."""
@@ -333,6 +379,48 @@ class WalletProgram(Program[RobotState]):
     def _take_intents(self) -> None:
         for channel_id in take_close_intents(self._parts.folder):
             self.close_channel(channel_id)
+
+    def _keep_order(self, topic: str, payload: bytes) -> None:
+        """On the broker's thread: hands over."""
+        del topic
+        try:
+            self._orders.put_nowait(payload)
+        except queue.Full:
+            LOG.warning("an operator's command was dropped: %d wait", ORDERS_MAX)
+
+    def _take_orders(self) -> None:
+        guard = self._parts.guard
+        while guard is not None and not self._orders.empty():
+            answer = guard.take(self._orders.get_nowait())
+            self._broker.publish(answer_topic(self._parts.settings.robot), answer)
+            if guard.refusal() and self.phase not in _FREE:
+                # What is open ends in order: what was signed is settled, nothing more is signed.
+                self.stop_charging("Remote")
+
+    def _refuse_or_limit(self, price_atomic: int, cost_atomic: int) -> tuple[int, int]:
+        """Price and cost limits of a task under what operators have ordered; 0 stands for none.
+
+        Raises:
+            ConfigError: nothing may be bought now.
+        """
+        guard = self._parts.guard
+        if guard is None:
+            return price_atomic, cost_atomic
+        if words := guard.refusal():
+            raise ConfigError(words)
+        prices = [price_atomic, guard.limit("price_max_atomic_per_kwh")]
+        costs = [cost_atomic, guard.limit("session_max_atomic")]
+        day = guard.limit("day_max_atomic")
+        if day is not None:
+            costs.append(day - self.state.ledger.day_atomic(self._parts.clock.wall_s()))
+        limits = []
+        # A caller's 0 is no limit; an operator's is one that nothing fits.
+        for (asked, *ordered), name in ((prices, "price"), (costs, "cost")):
+            known = [value for value in ordered if value is not None] + ([asked] if asked else [])
+            if known and min(known) <= 0:
+                raise ConfigError(f"an operator's limit leaves nothing to spend: {name}")
+            limits.append(min(known) if known else 0)
+        return limits[0], limits[1]
 
     def request_charge(
         self,
@@ -360,6 +448,9 @@ class WalletProgram(Program[RobotState]):
             raise ConfigError("the wallet is not running: it connects, or folds its journal, or has ended")
         if not self.buys:
             raise ConfigError("the wallet is not active: it buys nothing now")
+        price_max_atomic_per_kwh, cost_max_atomic = self._refuse_or_limit(
+            price_max_atomic_per_kwh, cost_max_atomic
+        )
         reading = self.performer.read_battery()
         if reading is None:
             raise DeviceTimeoutError("the battery does not answer: no energy is bought without an own meter")

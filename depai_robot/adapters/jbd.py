@@ -8,6 +8,7 @@ import struct
 import time
 from dataclasses import dataclass
 
+from depai_robot.adapters.battery_board import PackInfo
 from depai_robot.adapters.serial_line import SerialLine
 from depai_robot.values.error import DeviceFailedError, DeviceTimeoutError
 
@@ -24,28 +25,20 @@ BASIC_BYTES = struct.calcsize(BASIC_FORM)
 
 
 @dataclass(frozen=True, slots=True)
-class BasicInfo:
-    """What a board says of its pack.
+class BasicInfo(PackInfo):
+    """What a board says of its pack, besides what all of them say.
 
     Attributes:
-        voltage_v: of the pack.
-        current_a: into it; negative when it discharges.
         charge_ah, capacity_ah: left, and nominal.
-        state_of_charge: 0..1, by the board's own count.
-        protection: bits; 0 when nothing has tripped.
         charging_allowed, discharging_allowed: its switches.
         temperatures_c: of its sensors.
     """
 
-    voltage_v: float
-    current_a: float
-    charge_ah: float
-    capacity_ah: float
-    state_of_charge: float
-    protection: int
-    charging_allowed: bool
-    discharging_allowed: bool
-    temperatures_c: tuple[float, ...]
+    charge_ah: float = 0.0
+    capacity_ah: float = 0.0
+    charging_allowed: bool = False
+    discharging_allowed: bool = False
+    temperatures_c: tuple[float, ...] = ()
 
 
 def checksum(data: bytes) -> int:

@@ -12,16 +12,16 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
-from depai_robot.adapters.jbd import BAUD as JBD_BAUD
-from depai_robot.adapters.jbd import TIMEOUT_S as JBD_TIMEOUT_S
-from depai_robot.adapters.jbd import JbdBms
+from depai_robot.adapters import daly, jbd, vedirect
+from depai_robot.adapters.battery_board import PackReader
 from depai_robot.adapters.mcu import McuBoard
 from depai_robot.adapters.serial_line import SerialLine
 from depai_robot.ports import BatteryReading
 from depai_robot.sim.link import ConnectorInWorld, RobotBodyInWorld
 from depai_robot.values.error import ConfigError, DeviceAbsentError, DeviceError, DeviceTimeoutError
 
-READING_AGE_MAX_S = 2.0
+READING_AGE_MAX_S = 3.0
+"""A Victron monitor speaks once a second."""
 BMS_PERIOD_S = 0.5
 
 Port = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -31,12 +31,12 @@ class BatteryPart(Struct, frozen=True, forbid_unknown_fields=True):
     """The battery's board.
 
     Attributes:
-        driver: ``jbd``.
+        driver: ``jbd`` or ``daly`` boards, ``vedirect`` for Victron's shunts and monitors.
         port: path below /dev/serial/by-id, or ``usb:VID:PID:SERIAL``.
     """
 
     port: Port
-    driver: Literal["jbd"] = "jbd"
+    driver: Literal["jbd", "daly", "vedirect"] = "jbd"
 
 
 class BasePart(Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +72,15 @@ class HardwareFile(Struct, frozen=True, forbid_unknown_fields=True):
     base: BasePart
 
 
+def open_board(part: BatteryPart) -> PackReader:
+    """The battery's board; its port is opened when it is read."""
+    if part.driver == "daly":
+        return daly.DalyBms(SerialLine(part.port, daly.BAUD, daly.TIMEOUT_S))
+    if part.driver == "vedirect":
+        return vedirect.VeDirectMonitor(SerialLine(part.port, vedirect.BAUD, vedirect.TIMEOUT_S))
+    return jbd.JbdBms(SerialLine(part.port, jbd.BAUD, jbd.TIMEOUT_S))
+
+
 def read_hardware(path: Path) -> HardwareFile:
     """Raises ConfigError, saying where and what was expected."""
     try:
@@ -91,7 +100,7 @@ class RobotHardware:
 
     def __init__(self, file: HardwareFile) -> None:
         self.file = file
-        self.bms = JbdBms(SerialLine(file.battery.port, JBD_BAUD, JBD_TIMEOUT_S))
+        self.bms: PackReader = open_board(file.battery)
         self.board = McuBoard(
             SerialLine(file.base.port, file.base.baud, 0.2), file.base.track_m, self.time_ns
         )

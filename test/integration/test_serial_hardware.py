@@ -6,14 +6,21 @@ import time
 
 import pytest
 
+from depai_robot.adapters import daly
 from depai_robot.adapters.jbd import BASIC, BAUD, TIMEOUT_S, JbdBms, find_answer
 from depai_robot.adapters.mcu import McuBoard
 from depai_robot.adapters.serial_line import SerialLine, find_port
 from depai_robot.app.resource import resource_path
-from depai_robot.app.robot_hardware import BasePart, BatteryPart, HardwareFile, RobotHardware, read_hardware
+from depai_robot.app.robot_hardware import (
+    BasePart,
+    BatteryPart,
+    HardwareFile,
+    RobotHardware,
+    open_board,
+    read_hardware,
+)
 from depai_robot.sim.link import LinkServer
 from depai_robot.sim.link_hardware import LinkRobotHardware
-from depai_robot.sim.serial_device import JbdDevice, McuDevice, PtyDevice
 from depai_robot.values.error import (
     ConfigError,
     DeviceAbsentError,
@@ -22,7 +29,8 @@ from depai_robot.values.error import (
     DeviceTimeoutError,
 )
 from depai_robot.values.geometry import DriveCommand
-from test.unit.test_serial_frames import RECORDED
+from test.serial_device import JbdDevice, McuDevice, PtyDevice
+from test.unit.test_serial_frames import MONITOR, RECORDED, block, daly_answer
 
 DATA = find_answer(RECORDED, BASIC)[0]
 
@@ -286,3 +294,43 @@ def test_what_is_plugged_in_is_named(tmp_path):
     finally:
         for device in (bms, mcu, other):
             device.close()
+
+
+class DalyDevice(PtyDevice):
+    """Answers its one question."""
+
+    def hear(self, data: bytes) -> None:
+        if data.endswith(daly.QUESTION):
+            self.say(daly_answer(26.4, 30_000 - 12, 0.42))
+
+
+class Monitor(PtyDevice):
+    """Speaks by itself."""
+
+    count = 0
+
+    def tick(self) -> None:
+        self.count += 1
+        if self.count % 10 == 0:
+            self.say(block(**MONITOR) if self.count % 20 else block(H1="1"))
+
+
+@pytest.mark.parametrize(
+    ("driver", "device", "wanted"),
+    [("daly", DalyDevice, (26.4, 1.2, 0.42)), ("vedirect", Monitor, (26.201, -1.5, 0.876))],
+)
+def test_other_boards_by_configuration(driver, device, wanted):
+    there = device()
+    board = open_board(BatteryPart(port=there.path, driver=driver))
+    try:
+        info = board.read()
+        assert (info.voltage_v, info.current_a, info.state_of_charge) == wanted
+        there.silent = True
+        with pytest.raises(DeviceTimeoutError):
+            board.read()
+        there.silent = False
+        there.noise = b"\xa5\x01\x90\x08\x00" if driver == "daly" else b":5F\n"
+        assert board.read().voltage_v == wanted[0]
+    finally:
+        board.close()
+        there.close()

@@ -15,9 +15,9 @@ from depai_robot.adapters.jbd import BASIC, find_answer
 from depai_robot.nodes.hardware import HardwareNode
 from depai_robot.nodes.quality import LATCHED, STATE
 from depai_robot.sim.link_hardware import LinkRobotHardware
-from depai_robot.sim.serial_device import JbdDevice, McuDevice
 from test.ros.conftest import Ros
 from test.ros.test_nodes_interface import compare
+from test.serial_device import JbdDevice, McuDevice
 from test.unit.test_serial_frames import RECORDED
 
 

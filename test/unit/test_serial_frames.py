@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from depai_robot.adapters import daly, vedirect
 from depai_robot.adapters import mcu_frame as mcu
 from depai_robot.adapters.jbd import BASIC, find_answer, make_answer, make_question, parse_basic
 from depai_robot.values.error import DeviceFailedError
@@ -143,3 +144,105 @@ def test_states_come_back_as_they_were_said():
     pads = mcu.PadsState(5, 26_000, -1500, 123_456, bytes(range(1, 33)))
     assert mcu.parse_pads(mcu.format_pads(pads)) == pads
     assert mcu.parse_pads(mcu.format_pads(mcu.PadsState(5, 0, 0, 0, b""))).nonce == b""
+
+
+# --- Daly ------------------------------------------------------------------------------------------------------------
+
+
+def daly_answer(volts: float, raw_current: int, charge: float) -> bytes:
+    data = struct.pack(">HHHH", round(volts * 10), 0, raw_current, round(charge * 1000))
+    return daly.make_frame(daly.BOARD, daly.SUMMARY, data)
+
+
+def test_dalys_question_of_the_document():
+    assert daly.QUESTION == bytes.fromhex("A5409008000000000000000" + "07D")
+
+
+def test_a_daly_pack_that_charges_is_positive():
+    info = daly.parse_summary(daly.find_answer(daly_answer(52.8, 30_000 - 105, 0.655), daly.SUMMARY))
+    assert (info.voltage_v, info.current_a, info.state_of_charge) == (52.8, 10.5, 0.655)
+    info = daly.parse_summary(daly.find_answer(daly_answer(52.8, 30_000 + 105, 0.655), daly.SUMMARY))
+    assert info.current_a == -10.5
+
+
+@given(st.binary(max_size=60), st.binary(max_size=20))
+def test_a_daly_answer_is_found_in_garbage(before, after):
+    frame = daly_answer(48.0, 30_000, 0.5)
+    found = daly.find_answer(before + frame + after, daly.SUMMARY)
+    assert found is not None
+    if b"\xa5\x01" not in before:
+        assert found == frame[4:12]
+
+
+@pytest.mark.parametrize("spoil", range(13))
+def test_a_daly_answer_with_a_wrong_byte_is_none(spoil):
+    bad = bytearray(daly_answer(48.0, 30_000, 0.5))
+    bad[spoil] ^= 0x10
+    assert daly.find_answer(bytes(bad), daly.SUMMARY) is None
+
+
+# --- VE.Direct ----------------------------------------------------------------------------------------------------
+
+
+def block(**fields: str) -> bytes:
+    body = b"".join(f"\r\n{name}\t{value}".encode() for name, value in fields.items()) + vedirect.END
+    return body + bytes((-sum(body) & 0xFF,))
+
+
+MONITOR = {
+    "PID": "0xA389",
+    "V": "26201",
+    "I": "-1500",
+    "P": "-39",
+    "SOC": "876",
+    "AR": "0",
+    "BMV": "SmartShunt",
+}
+HISTORY = {"H1": "-55", "H2": "-55", "H7": "23500"}
+
+
+def test_a_monitors_block():
+    fields, rest = vedirect.take_block(block(**MONITOR))
+    assert rest == b""
+    info = vedirect.parse_block(fields)
+    assert (info.voltage_v, info.current_a, info.state_of_charge, info.protection) == (26.201, -1.5, 0.876, 0)
+    assert vedirect.parse_block(vedirect.take_block(block(**HISTORY))[0]) is None
+
+
+def test_a_block_that_was_joined_in_its_middle_is_passed_over():
+    stream = block(**MONITOR)[17:] + block(**HISTORY) + block(**MONITOR)
+    fields, rest = vedirect.take_block(stream)
+    assert fields == HISTORY
+    assert vedirect.take_block(rest)[0] == MONITOR
+
+
+def test_hex_messages_between_are_passed_over():
+    whole = block(**MONITOR)
+    at = whole.index(b"\r\nSOC")
+    assert vedirect.take_block(whole[:at] + b":A4F9F01000052\n" + whole[at:])[0] == MONITOR
+
+
+@given(st.data())
+def test_one_wrong_byte_spoils_the_block(data):
+    bad = bytearray(block(**MONITOR))
+    at = data.draw(st.integers(0, len(bad) - len(vedirect.END) - 2))
+    bad[at] ^= data.draw(st.integers(1, 255))
+    fields, _ = vedirect.take_block(bytes(bad))
+    assert fields is None or fields != MONITOR
+
+
+@given(st.binary(max_size=300))
+def test_ve_direct_takes_any_garbage(data):
+    fields, rest = vedirect.take_block(data)
+    assert len(rest) <= len(data)
+    if fields is not None:
+        try:
+            vedirect.parse_block(fields)
+        except DeviceFailedError:
+            pass
+
+
+@pytest.mark.parametrize("changes", [{"V": "---"}, {"SOC": "1200"}, {"V": "0"}])
+def test_what_no_monitor_says_is_refused(changes):
+    with pytest.raises(DeviceFailedError, match="VE.Direct"):
+        vedirect.parse_block(MONITOR | changes)

@@ -1,8 +1,9 @@
 """Victron VE.Direct in text mode: 19200 baud; a shunt or battery monitor speaks once a second by itself.
 
 Source: Victron, "VE.Direct Protocol": lines of carriage return, line feed, label, tab, value; a block ends with the
-label ``Checksum`` and one byte that makes the sum of all the block's bytes 0 modulo 256. HEX messages (``:`` to line feed)
-may stand between. V is in mV, I in mA (positive when it charges), SOC in tenths of a percent, AR in bits of alarms.
+label ``Checksum`` and one byte that makes the sum of all the block's bytes 0 modulo 256. HEX messages (``:`` to
+line feed) may stand between. V is in mV, I in mA (positive when it charges), SOC in tenths of a percent, AR in bits
+of alarms.
 """
 
 import time

@@ -240,6 +240,7 @@ class AppWorld:
         self.server = LinkServer(self.socket, self.pads, self.pads.lock)
         self.clockwork = PadsClockwork(self.pads, factor, self.server.push, step_ns=40_000_000)
         self.charge: Any = None  # a ChargePart: then the wallet asks by itself
+        self.guard: Any = None  # a FleetGuard: then operators may order it
         self.stations: dict[str, StationProgram] = {}
         self._open: list[Any] = []
         for place, name in enumerate(stations if start_stations else ()):
@@ -270,6 +271,7 @@ class AppWorld:
         self._open.append(hardware)
         if self.charge is not None:
             parts.charge = self.charge
+        parts.guard = self.guard
         self.wallet = WalletProgram(parts)
         parts.docking.wallet = self.wallet
         self.wallet.start()

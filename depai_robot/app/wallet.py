@@ -53,7 +53,6 @@ from depai_robot.charging.robot_state import RobotState
 from depai_robot.charging.setting import Network, PresignedDeposit, RobotSettings
 from depai_robot.charging.terms import channel_json
 from depai_robot.charging.transition import RobotPhase
-from depai_robot.fleet.command import Grant
 from depai_robot.payment.policy import SpendPolicy, parse_policy
 from depai_robot.payment.presigned import DepositPlace, parse_presigned
 from depai_robot.ports import Battery, Broker, Chain, Clock, Connector, Journal, Signer
@@ -187,11 +186,13 @@ def _open_guard(file: WalletFile, path: Path, settings: RobotSettings, clock: Cl
     """Also without grants when something was ordered before: taking the file away must not lift a pause."""
     folder, chain_id = resolve(path, file.folder), settings.network.chain_id
     (owner,) = addresses([file.owner])
-    grants: tuple[Grant, ...] = ()
-    if file.grants is not None:
-        grants = read_grants(resolve(path, file.grants), owner=owner, robot=file.robot, chain_id=chain_id)
-    elif not (folder / RESTRICTIONS).exists():
+    if file.grants is None and not (folder / RESTRICTIONS).exists():
         return None
+    grants = (
+        ()
+        if file.grants is None
+        else read_grants(resolve(path, file.grants), owner=owner, robot=file.robot, chain_id=chain_id)
+    )
     return FleetGuard(
         folder,
         robot=file.robot,

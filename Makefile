@@ -68,6 +68,7 @@ docs: setup-test  ## draw the pictures that are made from the code
 	$(BIN)/python -m docs.draw
 	$(BIN)/python -m docs.wire
 	$(BIN)/python -m docs.ros_api
+	$(BIN)/python -m docs.console
 
 clean:  ## remove what was built, not what was recorded in out/
 	rm -rf build install log *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -38,6 +38,7 @@ class Served:
             for part in list(self._server._map.values()):
                 part.close()
 
-        self._server.trigger.pull_trigger(end)
+        with contextlib.suppress(OSError):  # its loop has ended already
+            self._server.trigger.pull_trigger(end)
         self._thread.join(5)
         self._server.task_dispatcher.shutdown(timeout=1)

@@ -44,6 +44,11 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
         "model",
         "The models that find the dock: check them on this machine, evaluate, gate.",
     ),
+    "operator": (
+        "depai_robot.cli.operator",
+        "operator",
+        "Allow operators, and order a robot: pause, bar a station, tighten a limit.",
+    ),
     "policy": (
         "depai_robot.cli.policy",
         "policy",

@@ -66,6 +66,11 @@ TOPICS: tuple[tuple[str, str, str], ...] = (
             "screen p99 at most 100 ms, state to screen p99 at most 500 ms, cold start at most 10 s; 500 robots at 1 Hz"
         ),
     ),
+    (
+        "ros_nodes",
+        "ROS nodes in processes: latencies, processor, memory",
+        "the embedded site at real time, two stations; target: no starved battery topic while the wallet waits",
+    ),
     ("detector", "Dock detector on one core", "peer: OpenCV's ArUco on the same frames"),
     (
         "confidence",

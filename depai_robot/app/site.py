@@ -147,6 +147,10 @@ class Site:
         if self._supervisor is not None:
             self._supervisor.stop(child)
 
+    def process_id(self, name: str) -> int:
+        """Of one of its processes. Raises DeviceFailedError when it runs none of that name."""
+        return self._child(name).process.pid
+
     def _child(self, name: str) -> Child:
         for child in self._supervisor.children if self._supervisor is not None else []:
             if child.name == name:

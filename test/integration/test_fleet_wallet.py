@@ -33,6 +33,7 @@ class Desk:
             lambda client_id, will: self.exchange.client(client_id, will=(will, b"", True) if will else None),
             lambda signer: MemoryChain(ledger, signer),
             stations=("near", "far"),
+            robot_changes={"quote_window_ms": 1000},
         )
         now_s = int(time.time())
         grant = Grant(

@@ -48,6 +48,8 @@ SUMMARY = {
     "ports": "every Protocol on one page",
     "perception": "pixels to dock pose",
     "docking": "dock pose to motion",
+    "fleet": "VDA 5050, operators' orders",
+    "console": "operators' console",
     "charging": "Robot and Station machines",
     "payment": "x402, vouchers, policy",
     "values": "money, energy, geometry",

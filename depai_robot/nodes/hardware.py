@@ -72,9 +72,7 @@ class HardwareNode(ManagedNode):
         self.create_subscription(
             TwistStamped, "cmd_vel_stamped", lambda message: self._take_velocity(message.twist), STATE
         )
-        self.create_subscription(
-            Bool, "emergency_stop", lambda message: self._emergency(message.data), LATCHED
-        )
+        self.create_subscription(Bool, "emergency_stop", self._take_emergency, LATCHED)
         self.create_service(SetBool, "~/emergency_stop", self._serve_emergency)
         self.create_timer(PERIOD_S, self._tick)
         self.create_timer(1.0, self._report)

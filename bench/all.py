@@ -71,6 +71,12 @@ TOPICS: tuple[tuple[str, str, str], ...] = (
         "ROS nodes in processes: latencies, processor, memory",
         "the embedded site at real time, two stations; target: no starved battery topic while the wallet waits",
     ),
+    (
+        "fleet_agent",
+        "What a robot costs its fleet's broker, and how soon it is seen to be gone",
+        "VDA 5050 agent over a real mosquitto",
+    ),
+    ("broker_rate", "States a second through one broker", "1 kB, QoS 0; with and without TLS and ACL"),
     ("detector", "Dock detector on one core", "peer: OpenCV's ArUco on the same frames"),
     (
         "confidence",

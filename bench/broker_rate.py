@@ -4,9 +4,9 @@ Robots' states (1 kB, QoS 0) from a few publishers to one subscriber, which must
 at most WINDOW are under way, since a flooded broker drops QoS 0.
 """
 
+import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -77,12 +77,14 @@ def rate(port, robot_files, reader_files):
     return heard[0] / seconds, heard[0]
 
 
-def main():
+def measure():
+    """States a second, by the broker's set-up; all that was sent was heard, or it says how many."""
+    figures = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         broker = start_broker(folder / "plain", "mosquitto")
         try:
-            print("plain: {:.0f} states/s, {} of {} heard".format(*rate(broker.port, None, None), COUNT))
+            figures["plain"] = _figures(*rate(broker.port, None, None))
         finally:
             broker.stop()
         port, site = free_port(), folder / "site"
@@ -93,12 +95,16 @@ def main():
         process = subprocess.Popen([find_mosquitto(), "-c", str(config)], stderr=subprocess.DEVNULL)
         try:
             files = [[str(site / "ca.pem"), *map(str, pair)] for pair in (robot, viewer)]
-            print("TLS and ACL: {:.0f} states/s, {} of {} heard".format(*rate(port, *files), COUNT))
+            figures["TLS and ACL"] = _figures(*rate(port, *files))
         finally:
             process.terminate()
             process.wait()
-    print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}")
+    return figures
+
+
+def _figures(states_per_s, heard):
+    return {"states_a_second": round(states_per_s), "heard_of_sent": f"{heard} of {COUNT}"}
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(measure(), indent=2))

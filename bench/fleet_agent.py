@@ -7,7 +7,6 @@ Unplugged: SIGSTOP, so nothing more comes on a connection that stays open, as wi
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -134,6 +133,29 @@ def hour(version, visualization_period_s):
     return count, size
 
 
+def measure():
+    """Messages, bytes and times, by name."""
+    figures = {}
+    for version in ("2.1.0", "3.0.0"):
+        for period_s in (0.0, 1.0):
+            count, size = hour(version, period_s)
+            name = f"{version}, visualization {'off' if not period_s else f'every {period_s:g} s'}"
+            figures[name] = {"messages_a_robot_hour": count, "bytes_a_robot_hour": size}
+    with tempfile.TemporaryDirectory() as folder:
+        broker = start_broker(Path(folder), "mosquitto")
+        try:
+            for keepalive_s in KEEPALIVES_S:
+                figures[f"keepalive {keepalive_s} s"] = {
+                    "killed_seen_after_ms": round(
+                        1000 * seen_gone_s(broker.port, keepalive_s, signal.SIGKILL), 1
+                    ),
+                    "unplugged_seen_after_s": round(seen_gone_s(broker.port, keepalive_s, signal.SIGSTOP), 1),
+                }
+        finally:
+            broker.stop()
+    return figures
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--child", type=int)
@@ -142,23 +164,7 @@ def main():
     if arguments.child:
         child(arguments.child, arguments.keepalive)
         return
-    for version in ("2.1.0", "3.0.0"):
-        for period_s in (0.0, 1.0):
-            count, size = hour(version, period_s)
-            print(
-                f"{version}, visualization every {period_s:g} s: {count} messages, {size} bytes a robot-hour"
-            )
-    with tempfile.TemporaryDirectory() as folder:
-        broker = start_broker(Path(folder), "mosquitto")
-        try:
-            for keepalive_s in KEEPALIVES_S:
-                killed = seen_gone_s(broker.port, keepalive_s, signal.SIGKILL)
-                silent = seen_gone_s(broker.port, keepalive_s, signal.SIGSTOP)
-                words = f"killed seen after {killed * 1000:.1f} ms, unplugged after {silent:.1f} s"
-                print(f"keepalive {keepalive_s} s: {words}")
-        finally:
-            broker.stop()
-    print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}")
+    print(json.dumps(measure(), indent=2))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from depai_robot.nodes.battery import BatteryNode
 from depai_robot.nodes.dock_detector import DockDetector
 from depai_robot.nodes.docking import DockingNode
+from depai_robot.nodes.fleet_bridge import FleetBridgeNode
 from depai_robot.nodes.gazebo_relay import GazeboRelay
 from depai_robot.nodes.hardware import HardwareNode
 from depai_robot.nodes.interface import DRIVERS, INTERFACES, PUBLISHES, TAKES, TARGETS, Endpoint
@@ -21,6 +22,7 @@ NODES: dict[str, type[ManagedNode]] = {
     "object_detector": ObjectDetectorNode,
     "battery": BatteryNode,
     "wallet": WalletNode,
+    "fleet_bridge": FleetBridgeNode,
     "hardware": HardwareNode,
     "gazebo_relay": GazeboRelay,
 }

@@ -156,6 +156,25 @@ INTERFACES: dict[str, tuple[Endpoint, ...]] = {
         ),
         DIAGNOSTICS,
     ),
+    "fleet_bridge": (
+        Endpoint(TAKES, "battery_state", "sensor_msgs/msg/BatteryState", "for the fleet's state"),
+        Endpoint(TAKES, "odom", "nav_msgs/msg/Odometry", "for the fleet's state"),
+        Endpoint(TAKES, "wallet/phase", "std_msgs/msg/String", "for the fleet's state", "latched"),
+        Endpoint(
+            TAKES,
+            "wallet/session",
+            "depai_interfaces/msg/ChargingSession",
+            "for the fleet's state",
+            "latched",
+        ),
+        Endpoint(
+            TAKES,
+            "wallet/receipt",
+            "depai_interfaces/msg/ChargingReceipt",
+            "for the fleet's state",
+            "latched",
+        ),
+    ),
     "hardware": (
         Endpoint(TAKES, "cmd_vel", "geometry_msgs/msg/Twist", "m/s and rad/s; zero after 0.5 s of silence"),
         Endpoint(TAKES, "cmd_vel_stamped", "geometry_msgs/msg/TwistStamped", "the same, for whoever stamps"),
@@ -201,7 +220,7 @@ INTERFACES: dict[str, tuple[Endpoint, ...]] = {
     ),
 }
 
-ROBOT_NODES = ("dock_detector", "docking", "object_detector", "battery", "wallet")
+ROBOT_NODES = ("dock_detector", "docking", "object_detector", "battery", "wallet", "fleet_bridge")
 TARGETS: dict[str, tuple[str, ...]] = {
     "hardware": (*ROBOT_NODES, "hardware"),
     "embedded": (*ROBOT_NODES, "simulation"),

@@ -11,6 +11,7 @@ from depai_robot.app.resource import resource_path
 from depai_robot.nodes.battery import BatteryNode
 from depai_robot.nodes.dock_detector import DockDetector
 from depai_robot.nodes.docking import DockingNode
+from depai_robot.nodes.fleet_bridge import FleetBridgeNode
 from depai_robot.nodes.gazebo_relay import GazeboRelay
 from depai_robot.nodes.lifecycle import ManagedNode
 from depai_robot.nodes.wallet import WalletNode
@@ -21,6 +22,7 @@ NODES: dict[str, list[type[ManagedNode]]] = {
     "robot": [DockDetector, DockingNode, BatteryNode],
     "wallet": [WalletNode],
     "gazebo_relay": [GazeboRelay],
+    "fleet_bridge": [FleetBridgeNode],
     "simulation": [],
 }
 EVERYBODYS = {"config", "autostart", "use_sim_time"}
@@ -34,8 +36,9 @@ def arguments(entities: list[Said]) -> dict[str, Said]:
     return {entity.args[0]: entity for entity in entities if kind(entity) == "DeclareLaunchArgument"}
 
 
-def test_there_are_the_four():
+def test_there_are_the_five():
     assert [path.name for path in FILES] == [
+        "fleet.launch.py",
         "gazebo.launch.py",
         "robot.launch.py",
         "sim.launch.py",

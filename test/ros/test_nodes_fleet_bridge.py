@@ -23,6 +23,7 @@ from depai_robot.adapters.paho_broker import BrokerAddress
 from depai_robot.adapters.paho_feed import PahoFeed
 from depai_robot.nodes.fleet_bridge import FleetBridgeNode
 from depai_robot.nodes.quality import LATCHED
+from test.ros.test_nodes_interface import compare
 from test.vda_check import check
 
 pytestmark = pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
@@ -95,6 +96,7 @@ def test_a_fleet_charges_and_stops_this_robot(ros, tmp_path):
     node = FleetBridgeNode()
     node.set_parameters([Parameter("config", value=str(config))])
     ros.add(node)
+    compare(node, "fleet_bridge", ignore=("/clock",))
     try:
         hear("connection", lambda body: body["connectionState"] == "ONLINE")
         hear("state", lambda body: body["agvPosition"]["mapId"] == "map")

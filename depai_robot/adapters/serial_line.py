@@ -3,6 +3,8 @@
 A USB adapter that is unplugged and put back has another name; so a port is named by a path below ``/dev/serial/by-id``,
 or as ``usb:VID:PID:SERIAL`` (SERIAL may be empty). The line is locked (TIOCEXCL and flock), so that a second master is
 refused and not mixed in.
+
+A read waits for bytes with its own lock; a write never waits for a read, since a stop must not wait for a silent board.
 """
 
 import contextlib
@@ -45,7 +47,7 @@ def find_port(name: str) -> str:
 
 
 class SerialLine:
-    """Requests and answers on one port; one caller at a time.
+    """One port, for one reader and any number of writers.
 
     Args:
         name: path, or ``usb:VID:PID:SERIAL``.
@@ -56,7 +58,9 @@ class SerialLine:
     def __init__(self, name: str, baud: int, timeout_s: float) -> None:
         self.name, self._baud, self.timeout_s = name, baud, timeout_s
         self._lock = threading.RLock()
+        self._write_lock = threading.Lock()
         self._port: serial.Serial | None = None
+        self._broken: serial.Serial | None = None
         self._back_off_s = BACK_OFF_FIRST_S
         self._not_before_s = 0.0
 
@@ -69,6 +73,7 @@ class SerialLine:
         """
         with self._lock:
             if self._port is not None:
+                self._give_up_broken()
                 return
             wait_s = self._not_before_s - time.monotonic()
             if wait_s > 0:
@@ -117,16 +122,26 @@ class SerialLine:
         return DeviceAbsentError(f"{self.name}: gone: {error}")
 
     def write(self, data: bytes) -> None:
-        """Sends. Raises DeviceError."""
-        with self._lock:
-            self.open()
-            port = self._need()
+        """Sends, also while another thread waits in :meth:`read`. Raises DeviceError."""
+        with self._write_lock:
+            port = self._port
+            if port is None or port is self._broken:
+                self.open()
+                port = self._need()
             try:
                 port.write(data)
             except serial.SerialTimeoutException as error:
                 raise DeviceTimeoutError(f"{self.name}: can't be written to") from error
             except (serial.SerialException, OSError) as error:
-                raise self._lost(error) from error
+                # A reader may be inside this port: it is closed by whoever holds the reading lock next.
+                self._broken = port
+                port.cancel_read()
+                raise DeviceAbsentError(f"{self.name}: gone: {error}") from error
+
+    def _give_up_broken(self) -> None:
+        broken, self._broken = self._broken, None
+        if broken is not None and broken is self._port:
+            raise self._lost(OSError("a write failed"))
 
     def read(self, most: int, timeout_s: float) -> bytes:
         """What has come, at least a byte, or nothing within the time. Raises DeviceError."""
@@ -136,6 +151,7 @@ class SerialLine:
             try:
                 port.timeout = timeout_s
                 first: bytes = port.read(1)
+                self._give_up_broken()
                 rest: bytes = port.read(min(most - 1, port.in_waiting)) if first else b""
             except (serial.SerialException, OSError) as error:
                 raise self._lost(error) from error

@@ -142,6 +142,50 @@ def test_ports_by_what_they_are():
         line.open()
 
 
+def test_a_write_does_not_wait_for_a_silent_board(tmp_path):
+    """A stop behind a reader that waits came half a second late."""
+    device = PtyDevice(tmp_path / "line")
+    line = SerialLine(str(tmp_path / "line"), 115_200, 0.2)
+    line.open()
+    closing = threading.Event()
+
+    def listen() -> None:
+        while not closing.is_set():
+            line.read(512, 1.0)
+
+    reader = threading.Thread(target=listen)
+    reader.start()
+    try:
+        waited_s = []
+        for _ in range(10):
+            begin_s = time.monotonic()
+            line.write(b"x")
+            waited_s.append(time.monotonic() - begin_s)
+            time.sleep(0.01)
+        assert sorted(waited_s)[7] < 0.05, waited_s
+    finally:
+        closing.set()
+        device.say(b"x")
+        reader.join(3)
+        line.close()
+        device.close()
+
+
+def test_a_write_that_fails_opens_the_line_anew(tmp_path):
+    device = PtyDevice(tmp_path / "line")
+    line = SerialLine(str(tmp_path / "line"), 115_200, 0.2)
+    line.write(b"x")
+    device.unplug()
+    with pytest.raises(DeviceAbsentError, match="gone"):
+        line.write(b"x")
+    device.plug()
+    until(lambda: not _fails(lambda: line.write(b"y")))
+    device.say(b"z")
+    assert line.read(8, 1.0) == b"z"
+    line.close()
+    device.close()
+
+
 # --- microcontroller -------------------------------------------------------------------------------------------------
 
 

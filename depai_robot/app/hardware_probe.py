@@ -1,19 +1,26 @@
-"""Names what is on serial ports, by what it says: the base board speaks by itself, a battery board when it is asked.
+"""Names what is on serial ports, by what it says.
 
-Only questions that change nothing are asked; a device that is neither gets seven bytes that it does not know.
+Base board and Victron's monitors speak by themselves, other boards when they are asked. Listening comes first. Only
+questions that change nothing are asked; a device that is none of these gets a few bytes that it does not know.
 """
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from depai_robot.adapters.jbd import BAUD, TIMEOUT_S, JbdBms
+from depai_robot.adapters import daly, jbd, vedirect
 from depai_robot.adapters.mcu_frame import PADS, STATE, Splitter
 from depai_robot.adapters.serial_line import SerialLine
 from depai_robot.values.error import DeviceError
 
+if TYPE_CHECKING:
+    from depai_robot.adapters.battery_board import PackReader
+
 LISTEN_S = 0.4
 BASE_BAUD = 115_200
+PORTS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +30,8 @@ class Found:
     Attributes:
         port: its path.
         about: what the adapter says of itself.
-        device: ``jbd``, ``depai-mcu``, or empty when nothing answered.
+        device: driver's name as in hardware.yaml (``depai-mcu``, ``vedirect``, ``jbd``, ``daly``), or empty when
+            nothing answered.
         detail: a reading, or why there is none.
     """
 
@@ -54,16 +62,24 @@ def probe_port(port: str, about: str = "") -> Found:
             return Found(port, about, "depai-mcu", heard)
     except DeviceError as error:
         return Found(port, about, "", str(error))
-    bms = JbdBms(SerialLine(port, BAUD, TIMEOUT_S))
-    try:
-        info = bms.read()
-    except DeviceError as error:
-        return Found(port, about, "", f"nothing that we know answers: {error}")
-    finally:
-        bms.close()
-    return Found(
-        port, about, "jbd", f"{info.voltage_v:.2f} V, {info.current_a:.2f} A, {info.state_of_charge:.0%}"
+    why = ""
+    # In this order: who speaks by itself is heard before anybody is asked.
+    boards: tuple[tuple[str, PackReader], ...] = (
+        ("vedirect", vedirect.VeDirectMonitor(SerialLine(port, vedirect.BAUD, vedirect.TIMEOUT_S))),
+        ("jbd", jbd.JbdBms(SerialLine(port, jbd.BAUD, jbd.TIMEOUT_S))),
+        ("daly", daly.DalyBms(SerialLine(port, daly.BAUD, daly.TIMEOUT_S))),
     )
+    for name, board in boards:
+        try:
+            info = board.read()
+        except DeviceError as error:
+            why = str(error)
+            continue
+        finally:
+            board.close()
+        detail = f"{info.voltage_v:.2f} V, {info.current_a:.2f} A, {info.state_of_charge:.0%}"
+        return Found(port, about, name, detail)
+    return Found(port, about, "", f"nothing that we know answers: {why}")
 
 
 def _hear_base(port: str) -> str:
@@ -81,5 +97,6 @@ def _hear_base(port: str) -> str:
 
 
 def probe(ports: Sequence[tuple[str, str]]) -> list[Found]:
-    """Every one of them, in order."""
-    return [probe_port(port, about) for port, about in ports]
+    """Every one of them, at once; the answers are in order."""
+    with ThreadPoolExecutor(PORTS_AT_ONCE, "probe") as pool:
+        return list(pool.map(lambda item: probe_port(*item), ports))

@@ -324,9 +324,11 @@ def test_what_is_plugged_in_is_named(tmp_path):
 
     from depai_robot.cli.hw import hw
 
-    bms, mcu, other = JbdDevice(DATA), McuDevice(), PtyDevice()
+    bms, mcu, other, asked, speaks = JbdDevice(DATA), McuDevice(), PtyDevice(), DalyDevice(), Monitor()
+    devices = (bms, mcu, other, asked, speaks)
     try:
-        done = CliRunner().invoke(hw, ["probe", bms.path, mcu.path, other.path, "/dev/none"])
+        paths = [bms.path, mcu.path, other.path, "/dev/none", asked.path, speaks.path]
+        done = CliRunner().invoke(hw, ["probe", *paths])
         lines = done.output.splitlines()
         assert done.exit_code == 1
         assert "jbd" in lines[0]
@@ -335,8 +337,12 @@ def test_what_is_plugged_in_is_named(tmp_path):
         assert "unknown" in lines[2]
         assert "nothing that we know answers" in lines[2]
         assert "not there" in lines[3]
+        assert "daly" in lines[4]
+        assert "26.40 V, 1.20 A, 42%" in lines[4]
+        assert "vedirect" in lines[5]
+        assert "26.20 V, -1.50 A, 88%" in lines[5]
     finally:
-        for device in (bms, mcu, other):
+        for device in devices:
             device.close()
 
 

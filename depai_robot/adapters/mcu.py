@@ -4,6 +4,7 @@ One thread reads; what it has not heard for :data:`STALE_S` counts as unknown. T
 by the midpoint rule. A board that starts anew begins the differences anew: no jump is driven, and no energy forgotten.
 """
 
+import contextlib
 import math
 import threading
 import time
@@ -50,6 +51,7 @@ class McuBoard:
         self._odometry = Odometry(0, Pose2(0.0, 0.0, 0.0), 0.0, 0.0)
         self._energy_base = 0
         self._sequence = 0
+        self._stop_wanted = False
         self.trouble = "nothing heard yet"
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mcu", daemon=True)
@@ -72,6 +74,10 @@ class McuBoard:
                 self._move(state)
                 self._state, self._state_s = state, time.monotonic()
                 self.trouble = "a drive has failed" if state.fault else ""
+                forgotten = self._stop_wanted and not state.stopped
+            if forgotten:  # the board has started anew; whoever stopped it has not released it
+                with contextlib.suppress(DeviceError):
+                    self.stop_for_emergency(stop=True)
         elif kind == PADS and (pads := parse_pads(payload)) is not None:
             with self._lock:
                 if self._pads is not None and pads.energy_milliwh < self._pads.energy_milliwh:
@@ -106,6 +112,7 @@ class McuBoard:
     def stop_for_emergency(self, *, stop: bool) -> None:
         """The board stops at once, and stays so until released. Raises DeviceError."""
         with self._lock:
+            self._stop_wanted = stop
             self._sequence += 1
             sequence = self._sequence
         self._line.write(make_stop(sequence, stop=stop))

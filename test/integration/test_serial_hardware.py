@@ -237,6 +237,18 @@ def test_an_emergency_stop_is_the_boards(base):
     until(lambda: device.linear_mps > 0)
 
 
+def test_a_board_that_starts_anew_is_stopped_again(base):
+    device, board = base
+    board.stop_for_emergency(stop=True)
+    until(lambda: device.stopped)
+    device.stopped = False  # it was reset, and has forgotten
+    until(lambda: device.stopped, 2)
+    board.stop_for_emergency(stop=False)
+    until(lambda: not device.stopped)
+    time.sleep(0.1)
+    assert not device.stopped
+
+
 def test_silence_is_unknown_and_garbage_is_counted(base):
     device, board = base
     device.contact = True

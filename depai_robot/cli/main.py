@@ -28,6 +28,11 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "channel": ("depai_robot.cli.channel", "channel", "A robot's payment channels: list, close, withdraw."),
     "demo": ("depai_robot.cli.demo", "demo", "Run the whole loop in simulation, and leave a report."),
     "dock": ("depai_robot.cli.dock", "dock", "Drawings and printable faces of the charging dock."),
+    "doctor": (
+        "depai_robot.cli.doctor",
+        "doctor",
+        "Is this machine fit to run a robot? Checks it, and says how to mend.",
+    ),
     "hw": ("depai_robot.cli.hw", "hw", "What is on the robot's serial ports."),
     "journal": (
         "depai_robot.cli.journal",

@@ -32,7 +32,7 @@ FREE_BYTES_GOOD = 1 << 30
 RMEM_BYTES_GOOD = 4 << 20
 """A 640x480 colour image is 0.9 MB in some 15 UDP fragments; Linux' default buffer of 208 KiB holds no whole one."""
 PACKAGE = "depai_robot"
-COLCON = "python -m colcon build --base-paths depai_robot depai_robot/depai_interfaces"
+COLCON = "python -m colcon build --base-paths src/depai_robot src/depai_robot/depai_interfaces"
 
 
 class Finding(Struct, frozen=True):
@@ -128,7 +128,7 @@ def check_ros() -> Finding:
             "ros",
             "fail",
             f"ROS 2 {distribution}, but no depai_interfaces: there is no Charge action",
-            f"in the workspace's src: {COLCON}; then source its install/setup.bash",
+            f"in the workspace: {COLCON}; then source its install/setup.bash",
         )
     return Finding("ros", "ok", f"ROS 2 {distribution}, with depai_interfaces")
 

@@ -7,7 +7,6 @@ versions can compute the figures again.
 """
 
 import platform
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,14 +18,12 @@ from msgspec import Meta, Struct
 from depai_robot import __version__
 from depai_robot.adapters.onnx_detector import OnnxDetector
 from depai_robot.adapters.onnx_session import RuntimeSettings
-from depai_robot.app.model_data import DataSet, LabelledFrame
+from depai_robot.app.model_data import DataSet
+from depai_robot.app.model_eval import OPENCV_SEED, judge_frame
 from depai_robot.app.sealing import Sealer
 from depai_robot.charging.envelope import RefusedMessageError, open_bytes
 from depai_robot.perception.dock import DockModel
-from depai_robot.perception.gate import YAW_TOLERANCE_RAD, position_tolerance_m
 from depai_robot.perception.manifest import require_dock
-from depai_robot.perception.pose import estimate_pose
-from depai_robot.perception.subpixel import find_decal_corners
 from depai_robot.ports import Signer
 from depai_robot.values.error import ConfigError
 from depai_robot.values.identity import Address, address_to_hex
@@ -36,7 +33,6 @@ CHAIN_ID = 1
 """A did:pkh names a chain; a key's address is the same on every one, and reports are of none."""
 
 _REPORT_BYTES_MAX = 2**16
-_OPENCV_SEED = 1
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
@@ -132,18 +128,6 @@ class Report(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     machine: str
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A frame's outcome."""
-
-    condition: str
-    has_dock: bool
-    published: bool
-    usable: bool
-    position_m: float = 0.0
-    yaw_rad: float = 0.0
-
-
 def measure(models: Path, data: DataSet, dock: DockModel, settings: RuntimeSettings) -> Metrics:
     """Every frame by itself: search, pose, gate, sharpening; no tracker, which would hide single errors.
 
@@ -151,12 +135,12 @@ def measure(models: Path, data: DataSet, dock: DockModel, settings: RuntimeSetti
         ConfigError: the models are refused, or an image is no image.
     """
     cv2.setNumThreads(1)
-    cv2.setRNGSeed(_OPENCV_SEED)
+    cv2.setRNGSeed(OPENCV_SEED)
     detector = OnnxDetector(models, settings=settings)
     require_dock(detector.manifest, dock)
-    outcomes = [_judge(detector, dock, item) for item in data]
-    docks = [o for o in outcomes if o.has_dock]
-    rooms = [o for o in outcomes if not o.has_dock]
+    outcomes = [judge_frame(detector, dock, item) for item in data]
+    docks = [o for o in outcomes if o.range_m is not None]
+    rooms = [o for o in outcomes if o.range_m is None]
     published = [o for o in docks if o.published]
     by_condition: dict[str, tuple[int, int]] = {}
     for outcome in docks:
@@ -178,31 +162,6 @@ def measure(models: Path, data: DataSet, dock: DockModel, settings: RuntimeSetti
         yaw_p95_deg=high([abs(float(np.degrees(o.yaw_rad))) for o in published]),
         usable_by_condition=dict(sorted(by_condition.items())),
     )
-
-
-def _judge(detector: OnnxDetector, dock: DockModel, item: LabelledFrame) -> Judged:
-    frame, truth = item.frame, item.dock_in_camera
-    keypoints = detector.detect(frame)
-    grey = np.ascontiguousarray(frame.image[:, :, 0])
-    seen = None
-    if keypoints is not None:
-        seen = estimate_pose(
-            keypoints,
-            frame.intrinsics,
-            dock,
-            stamp_ns=frame.stamp_ns,
-            gate=detector.manifest.make_gate(),
-            model_sha256=detector.model_sha256,
-            corners=find_decal_corners(grey, keypoints, frame.intrinsics),
-        )
-    if seen is None or truth is None:
-        return Judged(item.condition, truth is not None, seen is not None, usable=False)
-    position_m = float(np.linalg.norm(np.subtract(seen.dock_in_camera.position_m, truth.position_m)))
-    between = truth.rotation().T @ seen.dock_in_camera.rotation()
-    yaw_rad = float(np.arctan2(between[1, 0], between[0, 0]))
-    range_m = float(np.linalg.norm(truth.position_m))
-    usable = position_m < position_tolerance_m(range_m) and abs(yaw_rad) < YAW_TOLERANCE_RAD
-    return Judged(item.condition, True, True, usable, position_m, yaw_rad)
 
 
 def compare(candidate: Metrics, current: Metrics, limits: Limits) -> list[Check]:
@@ -266,7 +225,7 @@ def make_report(
         passed=all(check.passed for check in checks),
         provider=settings.provider_names()[0],
         threads=settings.threads,
-        seed=_OPENCV_SEED,
+        seed=OPENCV_SEED,
         versions=_versions(),
         machine=platform.machine(),
     )

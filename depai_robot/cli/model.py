@@ -3,6 +3,7 @@
 import click
 
 from depai_robot.cli.model_check import check
+from depai_robot.cli.model_eval import evaluate
 from depai_robot.cli.model_gate import gate, report
 
 
@@ -12,5 +13,6 @@ def model() -> None:
 
 
 model.add_command(check)
+model.add_command(evaluate)
 model.add_command(gate)
 model.add_command(report)

@@ -253,3 +253,38 @@ def test_the_commands_measure_sign_and_show(folder, tmp_path):
     assert unsigned.exit_code == 1, "too few frames"
     assert "NOT PASSED" in unsigned.output
     assert "not signed" in unsigned.output
+
+
+def test_eval_prints_every_condition_and_range(folder):
+    done = CliRunner().invoke(model, ["eval", "--data", str(folder), "--cells"])
+    assert done.exit_code == 0, done.output
+    assert DataSet(folder).sha256 in done.output
+    assert "kept, 3 to 4 m" in done.output or "kept, 4 to 5 m" in done.output
+    assert "usable %" in done.output
+
+
+def test_eval_gives_the_gate_s_figures_as_json(folder):
+    done = CliRunner().invoke(model, ["eval", "--data", str(folder), "--json"])
+    assert done.exit_code == 0, done.output
+    total = json.loads(done.output)["total"]
+    report = make_report(
+        MODELS,
+        MODELS,
+        DataSet(folder),
+        dock=DOCK,
+        data_name="kept",
+        limits=LENIENT,
+        settings=RuntimeSettings(),
+        now_s=1,
+    )
+    current = report.current
+    seen = (total["docks"], total["usable"], total["wrong"], total["rooms"], total["false"])
+    assert seen == (current.docks, current.usable, current.wrong, current.rooms, current.false)
+    assert total["position_p95_mm"] == pytest.approx(current.position_p95_mm, abs=1e-3)
+
+
+def test_eval_says_which_line_is_no_label(folder, tmp_path):
+    (tmp_path / "labels.jsonl").write_text('{"image": "a.png"}\n', encoding="utf-8")
+    done = CliRunner().invoke(model, ["eval", "--data", str(tmp_path)])
+    assert done.exit_code != 0
+    assert "line 1" in str(done.exception)

@@ -9,6 +9,7 @@ _WIDTH, _HEIGHT = 704, 528
 """A tenth larger than a frame, so that each use can be shifted."""
 
 _FRAME_WIDTH, _FRAME_HEIGHT = 640, 480
+_PATTERNS = 60
 
 
 def draw_pattern(rng: np.random.Generator, size_px: int) -> Grey:
@@ -51,15 +52,19 @@ def draw_pattern(rng: np.random.Generator, size_px: int) -> Grey:
 
 
 class Backdrop:
-    """A store of rooms, drawn once; each use mirrors, shifts and grades one."""
+    """A store of rooms, each drawn when it is first used; each use mirrors, shifts and grades one."""
 
-    def __init__(self, rng: np.random.Generator, count: int) -> None:
-        self.patterns = [draw_pattern(rng, 512) for _ in range(40)]
-        self.rooms = [self._draw(rng) for _ in range(count)]
+    def __init__(self, key: list[int], count: int) -> None:
+        self.key, self.count = key, count
+        self.patterns: dict[int, Grey] = {}
+        self.rooms: dict[int, NDArray[np.uint8]] = {}
 
     def pick(self, rng: np.random.Generator) -> Grey:
         """A (480, 640) float32 copy."""
-        room = self.rooms[int(rng.integers(len(self.rooms)))]
+        number = int(rng.integers(self.count))
+        if number not in self.rooms:
+            self.rooms[number] = self._draw(np.random.default_rng([*self.key, 2, number]))
+        room = self.rooms[number]
         if rng.random() < 0.5:
             room = room[:, ::-1]
         y = int(rng.integers(_HEIGHT - _FRAME_HEIGHT + 1))
@@ -71,7 +76,10 @@ class Backdrop:
 
     def _surface(self, rng: np.random.Generator, a: Grey, b: Grey) -> Grey:
         """Texture at plane coordinates in metres."""
-        pattern = self.patterns[int(rng.integers(len(self.patterns)))]
+        number = int(rng.integers(_PATTERNS))
+        if number not in self.patterns:
+            self.patterns[number] = draw_pattern(np.random.default_rng([*self.key, 1, number]), 512)
+        pattern = self.patterns[number]
         scale = 512 / np.exp(rng.uniform(np.log(0.5), np.log(4)))
         u = np.mod(a * scale, 511).astype(np.float32)
         v = np.mod(b * scale, 511).astype(np.float32)

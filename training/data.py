@@ -15,9 +15,10 @@ from depai_robot.perception.region import (
     finder_pixels,
     region_of,
 )
-from training.scene import HEIGHT_PX, WIDTH_PX, DockTruth, Painter
+from training.degrade import HEIGHT_PX, WIDTH_PX
+from training.scene import DockTruth, Painter, Sample
 
-CROPS_PER_FRAME = 2
+CROPS_PER_FRAME = 3
 
 
 @dataclass
@@ -38,9 +39,10 @@ class CropData:
 
 
 def shaken(region: Region, rng: np.random.Generator) -> Region:
-    """A region as a finder, or an earlier look, may err."""
-    side = region.side_px * np.exp(rng.normal(0, 0.16))
-    x, y = np.array([region.x_px, region.y_px]) + rng.normal(0, 0.06, 2) * region.side_px
+    """A region as a finder errs, or as an earlier look does, which is less."""
+    spread, shift = (0.18, 0.07) if rng.random() < 0.5 else (0.07, 0.025)
+    side = region.side_px * np.exp(rng.normal(0, spread))
+    x, y = np.array([region.x_px, region.y_px]) + rng.normal(0, shift, 2) * region.side_px
     return Region(float(x), float(y), float(max(side, 16)))
 
 
@@ -75,7 +77,7 @@ def make(seed: int, split: str, count: int, first: int = 0) -> tuple[FinderData,
             finder.boxes[i, k] = (1, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
         for j in range(CROPS_PER_FRAME):
             row = i * CROPS_PER_FRAME + j
-            if sample.docks and (j == 0 or rng.random() < 0.7):
+            if sample.docks and (j < CROPS_PER_FRAME - 1 or rng.random() < 0.4):
                 truth = sample.docks[0]
                 region = look_at(truth, rng)
                 points = region.to_crop(truth.points_px)
@@ -85,7 +87,7 @@ def make(seed: int, split: str, count: int, first: int = 0) -> tuple[FinderData,
                 crops.points[row, :, 3] = counted & truth.visible
                 crops.presence[row] = 1
             else:
-                region = _elsewhere(sample.docks, rng)
+                region = _elsewhere(sample, rng)
             crops.images[row] = crop_pixels(grey, region)
         if i % 2000 == 1999:
             print(
@@ -95,21 +97,30 @@ def make(seed: int, split: str, count: int, first: int = 0) -> tuple[FinderData,
     return finder, crops
 
 
-def _elsewhere(docks: tuple[DockTruth, ...], rng: np.random.Generator) -> Region:
-    """A region without a dock in it (at most a corner of one)."""
+def _elsewhere(sample: Sample, rng: np.random.Generator) -> Region:
+    """A region without a dock in it (at most a corner of one); every second one is of something that is like it."""
     for _ in range(20):
-        side = float(np.exp(rng.uniform(np.log(30), np.log(400))))
-        x, y = rng.uniform((0, 0), (WIDTH_PX, HEIGHT_PX))
-        boxes = [d.box_px for d in docks]
-        if all(
-            x + side / 2 < b[0] + 0.15 * (b[2] - b[0])
-            or x - side / 2 > b[2] - 0.15 * (b[2] - b[0])
-            or y + side / 2 < b[1]
-            or y - side / 2 > b[3]
-            for b in boxes
-        ):
-            return Region(float(x), float(y), side)
+        if sample.decoys_px and rng.random() < 0.5:
+            left, top, right, bottom = sample.decoys_px[int(rng.integers(len(sample.decoys_px)))]
+            region = shaken(region_of(np.array([[left, top], [right, bottom]])), rng)
+        else:
+            side = float(np.exp(rng.uniform(np.log(24), np.log(400))))
+            x, y = rng.uniform((0, 0), (WIDTH_PX, HEIGHT_PX))
+            region = Region(float(x), float(y), side)
+        if not any(_touches(region, dock.box_px) for dock in sample.docks):
+            return region
     return Region(-400.0, -400.0, 100.0)
+
+
+def _touches(region: Region, box: tuple[float, float, float, float]) -> bool:
+    half = region.side_px / 2
+    rim = 0.15 * (box[2] - box[0])
+    return (
+        region.x_px + half > box[0] + rim
+        and region.x_px - half < box[2] - rim
+        and region.y_px + half > box[1]
+        and region.y_px - half < box[3]
+    )
 
 
 def finder_targets(boxes: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -22,9 +22,10 @@ from depai_robot.perception.manifest import (
 from depai_robot.perception.network import FINDER_SHAPE, KEYPOINTS_SHAPE, PRESENCE_SHAPE
 from depai_robot.perception.pose import solve_pose
 from depai_robot.perception.region import GreyImage, crop_pixels, finder_pixels, normalise, region_of
+from training.degrade import CONDITIONS
 from training.evaluate import frame_of, usable
 from training.network import Finder, Keypoints
-from training.scene import CONDITIONS, Painter, Request, load_dock
+from training.scene import Painter, Request, load_dock
 from training.train import RUNS
 
 GOLDEN_TOLERANCE = 2e-3

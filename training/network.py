@@ -13,24 +13,40 @@ HEAT_SIDE = 32
 LOCAL_CHANNELS = 24
 
 
-def conv(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+def conv(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False),
+        nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
 
 
-class Residual(nn.Module):
-    def __init__(self, channels: int, dilation: int = 1) -> None:
+class Block(nn.Module):
+    """Each channel by itself over a neighbourhood, then all channels at each place; added to what came in.
+
+    Source: L. Sifre, "Rigid-motion scattering for image classification", 2014, section 6.2 (separable convolutions).
+    """
+
+    def __init__(self, channels: int, size: int = 3) -> None:
         super().__init__()
-        self.first = conv(channels, channels, 1, dilation)
-        self.second = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, 1, dilation, dilation, bias=False), nn.BatchNorm2d(channels)
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, size, 1, size // 2, groups=channels, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(x + self.second(self.first(x)))
+        return functional.relu(x + self.body(x))
+
+
+def blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(Block(channels) for _ in range(count)))
+
+
+def double(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2, mode="nearest")
 
 
 class Finder(nn.Module):
@@ -38,19 +54,26 @@ class Finder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(conv(1, 16, 2), conv(16, 32, 2))
-        self.fine = nn.Sequential(conv(32, 48, 2), Residual(48))
-        self.coarse = nn.Sequential(conv(48, 96, 2), Residual(96), Residual(96, 2))
-        self.up = nn.Conv2d(96, 48, 1)
-        self.join = conv(48, 48)
+        self.stem = conv(1, 32, 4, 7)
+        self.fine = nn.Sequential(conv(32, 48, 2), blocks(48, 2))
+        self.middle = nn.Sequential(conv(48, 80, 2), blocks(80, 3))
+        self.coarse = nn.Sequential(conv(80, 112, 2), blocks(112, 3))
+        self.up_coarse = nn.Conv2d(112, 80, 1)
+        self.join_middle = blocks(80, 1)
+        self.up_middle = nn.Conv2d(80, 48, 1)
+        self.join_fine = blocks(48, 2)
         self.head = nn.Conv2d(48, 5, 1)
         nn.init.constant_(self.head.bias, 0.0)
         self.head.bias.data[0] = -4.6  # one cell in a hundred is a centre
 
     def forward(self, image: Tensor) -> Tensor:
         fine = self.fine(self.stem(image))
-        coarse = functional.interpolate(self.up(self.coarse(fine)), scale_factor=2, mode="nearest")
-        return self.head(self.join(functional.relu(fine + coarse)))
+        middle = self.middle(fine)
+        # 15 rows halve to 8; the last of the doubled ones is dropped.
+        up = double(self.up_coarse(self.coarse(middle)))[:, :, :15]
+        middle = self.join_middle(functional.relu(middle + up))
+        fine = self.join_fine(functional.relu(fine + double(self.up_middle(middle))))
+        return self.head(fine)
 
 
 class Keypoints(nn.Module):
@@ -58,17 +81,17 @@ class Keypoints(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = conv(1, 24, 2)
-        self.fine = nn.Sequential(conv(24, 48, 2), Residual(48))
-        self.middle = nn.Sequential(conv(48, 80, 2), Residual(80))
-        self.coarse = nn.Sequential(conv(80, 128, 2), Residual(128))
-        self.up_middle = nn.Conv2d(128, 80, 1)
-        self.up_fine = nn.Conv2d(80, 64, 1)
-        self.side_fine = nn.Conv2d(48, 64, 1)
-        self.join_middle = conv(80, 80)
-        self.join_fine = nn.Sequential(conv(64, 64), conv(64, 64))
-        self.heat = nn.Conv2d(64, KEYPOINT_COUNT, 1)
-        self.local = nn.Conv2d(64, LOCAL_CHANNELS, 1)
+        self.stem = conv(1, 16, 2, 5)
+        self.fine = nn.Sequential(conv(16, 40, 2), blocks(40, 2))
+        self.middle = nn.Sequential(conv(40, 72, 2), blocks(72, 3))
+        self.coarse = nn.Sequential(conv(72, 128, 2), blocks(128, 4))
+        self.up_coarse = nn.Conv2d(128, 72, 1)
+        self.join_middle = blocks(72, 2)
+        self.up_middle = nn.Conv2d(72, 48, 1)
+        self.side_fine = nn.Conv2d(40, 48, 1)
+        self.join_fine = blocks(48, 3)
+        self.heat = nn.Conv2d(48, KEYPOINT_COUNT, 1)
+        self.local = nn.Conv2d(48, LOCAL_CHANNELS, 1)
         self.whole = nn.Linear(128, 48)
         self.spread = nn.Linear(LOCAL_CHANNELS + 48, 2 * KEYPOINT_COUNT)
         self.presence = nn.Linear(48, 1)
@@ -84,10 +107,8 @@ class Keypoints(nn.Module):
         middle = self.middle(fine)
         coarse = self.coarse(middle)
         whole = functional.relu(self.whole(coarse.mean(dim=(2, 3))))
-        up = functional.interpolate(self.up_middle(coarse), scale_factor=2, mode="nearest")
-        middle = self.join_middle(functional.relu(middle + up))
-        up = functional.interpolate(self.up_fine(middle), scale_factor=2, mode="nearest")
-        fine = self.join_fine(functional.relu(self.side_fine(fine) + up))
+        middle = self.join_middle(functional.relu(middle + double(self.up_coarse(coarse))))
+        fine = self.join_fine(functional.relu(self.side_fine(fine) + double(self.up_middle(middle))))
         # Sub-pixel answers need full precision from here on, whatever autocast does above.
         with torch.autocast("cpu", enabled=False):
             heat = self.heat(fine.float()).flatten(2).softmax(dim=2)

@@ -1,36 +1,41 @@
-"""A second opinion: the models on frames of another renderer (MuJoCo), ``python -m training.rendered``.
+"""Frames of another renderer: MuJoCo's, as the simulator uses it. Its frames train nothing, they only measure.
 
-Nothing here trains anything. The rooms are random, the dock comes from ``config/dock``; no blur, noise or
-occlusion is added, and edges are not smoothed (MSAA off), as in the simulator. Needs the ``sim`` extra and GL.
+Rooms, light and look-alikes are random, the dock comes from ``config/dock``; what lens, dirt and sensor do is
+``training.degrade``, as for the other renderer. Half of the rooms are drawn at twice the size and averaged, half as
+the simulator's camera does it, with edges as MuJoCo leaves them. Needs the ``sim`` extra and GL.
 """
 
-import argparse
-import json
 import os
-from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depai_robot.adapters.onnx_detector import OnnxDetector
-from depai_robot.perception.frame import CameraIntrinsics, Frame
-from depai_robot.perception.pose import solve_pose
-from depai_robot.perception.tag import read_tag
-from training.evaluate import errors, usable
-from training.scene import FOCAL_PX, HEIGHT_PX, WIDTH_PX, DockTruth, load_dock
+from training import degrade
+from training.degrade import HEIGHT_PX, WIDTH_PX
+from training.scene import (
+    FOCAL_PX,
+    RANGE_MAX_M,
+    RANGE_MIN_M,
+    Camera,
+    Request,
+    Sample,
+    draw_decoy,
+    load_dock,
+    load_tags,
+    make_truth,
+)
 from training.textures import ROOT, TAG_IDS
 
-CAMERA_HEIGHT_M = 0.28
+CAMERA_HEIGHT_M = (0.26, 0.30)
 DOCK_X_M = 2.0
-FRAMES_PER_ROOM = 20
+FRAMES_PER_ROOM = 10
 FOLDER = ROOT / "config" / "dock"
 Array = NDArray[np.float64]
 
 
-def _words(values: Array) -> str:
+def _words(values: Any) -> str:
     return " ".join(f"{v:.4f}" for v in values)
 
 
@@ -38,29 +43,61 @@ def _plate(name: str, centre: tuple, right: tuple, down: tuple) -> str:
     """A mesh of half a millimetre with a texture on its front; right and down as the viewer sees them."""
     c, r, d = (np.array(v, float) for v in (centre, right, down))
     front = [c - r - d, c + r - d, c + r + d, c - r + d]
-    vertices = _words(np.concatenate([*front, *(v + np.array((0.0005, 0.0, 0.0)) for v in front)]))
+    back = np.cross(d, r)
+    back *= 0.0005 / np.linalg.norm(back)
+    vertices = _words(np.concatenate([*front, *(v - back for v in front)]))
     corners = "0 0 1 0 1 1 0 1"
     faces = "0 2 1 0 3 2 4 5 6 4 6 7 0 1 5 0 5 4 2 3 7 2 7 6"
     return f'<mesh name="{name}" vertex="{vertices}" texcoord="{corners} {corners}" face="{faces}"/>'
 
 
-def make_room(rng: np.random.Generator, *, dock_there: bool) -> str:
-    """MJCF of a room with walls, a few boxes and, at (2, 0), the dock."""
+def _decoys(rng: np.random.Generator, tags: list, assets: dict[str, bytes]) -> tuple[str, str]:
+    """Things that are like a dock, beside and behind its place: MJCF of their assets and of themselves."""
+    made, placed = "", ""
+    for i in range(int(rng.poisson(1.6))):
+        image, kind = draw_decoy(rng, tags)
+        _, png = cv2.imencode(".png", (image * 255).astype(np.uint8))
+        assets[f"decoy{i}.png"] = png.tobytes()
+        turn = rng.uniform(-0.6, 0.6)
+        wide, tall = rng.uniform(0.06, 0.4), rng.uniform(0.06, 0.35)
+        if kind == "tag":
+            tall = wide
+        right = wide * np.array([-np.sin(turn), -np.cos(turn), 0])
+        made += f'<texture name="decoy{i}" type="2d" file="decoy{i}.png"/>'
+        made += f'<material name="decoy{i}" texture="decoy{i}"/>'
+        made += _plate(f"decoy{i}", (0, 0, 0), tuple(right), (0, 0, -tall))
+        x, y = rng.uniform(2.3, 3.2), rng.uniform(-2.2, 2.2)
+        z = tall + rng.uniform(0.0, 0.9)
+        placed += f'<geom type="mesh" mesh="decoy{i}" material="decoy{i}" pos="{x:.3f} {y:.3f} {z:.3f}"/>'
+        if kind in ("board", "screen") and rng.random() < 0.6:
+            height = min(tall * rng.uniform(0.1, 0.4), z - tall + 0.02) / 2
+            tone = _words(np.full(3, rng.uniform(0.05, 0.3)))
+            placed += (
+                f'<geom type="box" pos="{x - 0.05:.3f} {y:.3f} {z - tall - height:.3f}" '
+                f'size="0.08 {wide * rng.uniform(0.3, 1.1):.3f} {max(height, 0.01):.3f}" rgba="{tone} 1"/>'
+            )
+    return made, placed
+
+
+def make_room(rng: np.random.Generator, tags: list, assets: dict[str, bytes]) -> str:
+    """MJCF of a room with walls, boxes, look-alikes and, as a body that can be moved, the dock."""
     dock = load_dock()
     panel, base = dock.panel, dock.base
     fovy_deg = np.degrees(2 * np.arctan(HEIGHT_PX / 2 / FOCAL_PX))
     kinds = ("checker", "flat", "gradient")
     colours = [_words(rng.uniform(0.1, 0.9, 3)) for _ in range(6)]
-    wall_m = rng.uniform(2.3, 4.0)
-    side_m = wall_m + 2.5
+    wall_m = rng.uniform(2.6, 4.5)
+    side_m = rng.uniform(6.2, 8.0)
     z_base = -(panel.height_m + base.height_m) / 2
     boxes = "".join(
-        f'<geom type="box" pos="{rng.uniform(2.3, 3):.3f} {rng.uniform(-2, 2):.3f} .2" size=".2 .2 .2" '
+        f'<geom type="box" pos="{rng.uniform(2.6, 3.5):.3f} {rng.uniform(-2, 2):.3f} .2" size=".2 .2 .2" '
         f'rgba="{_words(rng.uniform(0.1, 0.9, 3))} 1"/>'
-        for _ in range(int(rng.integers(3)))
+        for _ in range(int(rng.integers(4)))
     )
+    decoys_made, decoys = _decoys(rng, tags, assets)
+    size = 2 if rng.random() < 0.5 else 1
     body = f"""
-    <body name="dock" pos="{DOCK_X_M} 0 {panel.centre_height_m}">
+    <body name="dock" mocap="true" pos="{DOCK_X_M} 0 {panel.centre_height_m}">
       <geom type="box" pos="{panel.thickness_m / 2 + 0.0005} 0 0" rgba=".3 .3 .3 1"
         size="{panel.thickness_m / 2} {panel.width_m / 2} {panel.height_m / 2}"/>
       <geom type="mesh" mesh="panel" material="panel" contype="0" conaffinity="0"/>
@@ -73,7 +110,8 @@ def make_room(rng: np.random.Generator, *, dock_there: bool) -> str:
   <visual>
     <headlight ambient="{_words(np.full(3, rng.uniform(0.1, 0.4)))}"
       diffuse="{_words(np.full(3, rng.uniform(0.1, 0.5)))}"/>
-    <quality offsamples="0" shadowsize="512"/><global offwidth="{WIDTH_PX}" offheight="{HEIGHT_PX}"/>
+    <quality offsamples="0" shadowsize="1024"/>
+    <global offwidth="{WIDTH_PX * size}" offheight="{HEIGHT_PX * size}"/>
     <map znear="0.0005"/>
   </visual>
   <asset>
@@ -89,107 +127,104 @@ def make_room(rng: np.random.Generator, *, dock_there: bool) -> str:
     <material name="panel" texture="panel"/><material name="front" texture="front"/>
     {_plate("panel", (0, 0, 0), (0, -panel.width_m / 2, 0), (0, 0, -panel.height_m / 2))}
     {_plate("front", (-base.depth_m - 0.0005, 0, z_base), (0, -base.width_m / 2, 0), (0, 0, -base.height_m / 2))}
+    {decoys_made}
   </asset>
   <worldbody>
     <light pos="{_words(rng.uniform(-2, 2, 2))} 2.5" dir="0 0 -1" diffuse="{_words(np.full(3, rng.uniform(0.3, 0.9)))}"
       castshadow="{rng.choice(["true", "false"])}" cutoff="90"/>
-    <geom type="plane" size="8 8 .1" material="floor"/>
-    <geom type="box" pos="{wall_m} 0 1" size=".05 8 {rng.uniform(0.5, 1.5)}" material="wall"/>
-    <geom type="box" pos="-6 0 1" size=".05 8 1" material="wall"/>
-    <geom type="box" pos="0 {side_m} 1" size="8 .05 1" material="wall"/>
-    <geom type="box" pos="0 {-side_m} 1" size="8 .05 1" material="wall"/>
-    {boxes}{body if dock_there else ""}
-    <body name="eye" mocap="true" pos="0 0 {CAMERA_HEIGHT_M}">
+    <geom type="plane" size="12 12 .1" material="floor"/>
+    <geom type="box" pos="{wall_m} 0 1" size=".05 9 {rng.uniform(0.5, 1.5)}" material="wall"/>
+    <geom type="box" pos="-9 0 1" size=".05 9 1" material="wall"/>
+    <geom type="box" pos="0 {side_m} 1" size="10 .05 1" material="wall"/>
+    <geom type="box" pos="0 {-side_m} 1" size="10 .05 1" material="wall"/>
+    {boxes}{decoys}{body}
+    <body name="eye" mocap="true" pos="0 0 {CAMERA_HEIGHT_M[0]}">
       <camera name="eye" fovy="{fovy_deg}" xyaxes="0 -1 0 0 0 1"/>
     </body>
   </worldbody>
 </mujoco>"""
 
 
-def render(
-    seed: int, count: int, *, dock_there: bool = True
-) -> Iterator[tuple[NDArray[np.uint8], DockTruth]]:
-    """(480, 640, 3) uint8 RGB frames with the truth, which tells of no keypoints."""
-    os.environ.setdefault("MUJOCO_GL", "egl")
-    import mujoco
+class Simulator:
+    """Draws frames like ``scene.Painter``: a frame is a function of (seed, split, index, request) alone."""
 
-    rng = np.random.default_rng([seed, 11])
-    centre = np.array([DOCK_X_M, 0.0, load_dock().panel.centre_height_m])
-    for first in range(0, count, FRAMES_PER_ROOM):
-        model = mujoco.MjModel.from_xml_string(make_room(rng, dock_there=dock_there))
-        state = mujoco.MjData(model)
-        renderer = mujoco.Renderer(model, HEIGHT_PX, WIDTH_PX)
-        try:
-            for _ in range(first, min(first + FRAMES_PER_ROOM, count)):
-                range_m = float(np.exp(rng.uniform(np.log(0.37), np.log(5))))
-                yaw = rng.uniform(-1, 1) * np.radians(60) * float(np.clip((range_m - 0.3) / 0.7, 0.25, 1))
-                heading = yaw + rng.uniform(-1, 1) * np.radians(28) * (1.0 if range_m > 0.6 else 0.4)
-                state.mocap_pos[0] = (
-                    centre[0] - range_m * np.cos(yaw),
-                    -range_m * np.sin(yaw),
-                    CAMERA_HEIGHT_M,
+    def __init__(self, seed: int, split: str) -> None:
+        os.environ.setdefault("MUJOCO_GL", "egl")
+        self.key = [seed, *split.encode(), 11]
+        self.dock = load_dock()
+        self.centre = np.array([DOCK_X_M, 0.0, self.dock.panel.centre_height_m])
+        self.tags = load_tags()
+        self._number: int | None = None
+        self._renderer: Any = None
+
+    def close(self) -> None:
+        """Gives the renderer's memory back."""
+        if self._renderer is not None:
+            self._renderer.close()
+        self._renderer, self._number = None, None
+
+    def _open(self, number: int) -> None:
+        import mujoco
+
+        if self._number == number:
+            return
+        self.close()
+        assets: dict[str, bytes] = {}
+        xml = make_room(np.random.default_rng([*self.key, 1, number]), self.tags, assets)
+        self._model = mujoco.MjModel.from_xml_string(xml, assets)
+        self._state = mujoco.MjData(self._model)
+        screen = self._model.vis.global_
+        self._renderer = mujoco.Renderer(self._model, int(screen.offheight), int(screen.offwidth))
+        self._number = number
+
+    def sample(self, index: int, request: Request | None = None) -> Sample:
+        import mujoco
+
+        request = request or Request()
+        rng = np.random.default_rng([*self.key, 2, index])
+        self._open(index // FRAMES_PER_ROOM)
+        condition = request.condition or "mixed"
+        strengths = degrade.draw_strengths(rng, condition)
+        camera = Camera(FOCAL_PX, strengths.distortion)
+        range_m = request.range_m or float(np.exp(rng.uniform(np.log(RANGE_MIN_M), np.log(RANGE_MAX_M))))
+        near = float(np.clip((range_m - 0.3) / 0.7, 0.25, 1.0))
+        yaw = np.radians(rng.uniform(-1, 1) * request.yaw_max_deg * near)
+        bearing = np.radians(rng.uniform(-1, 1) * request.bearing_max_deg * (1.0 if range_m > 0.6 else 0.4))
+        state = self._state
+        flat_m = np.array([range_m * np.cos(yaw), range_m * np.sin(yaw)])
+        state.mocap_pos[1] = (*(self.centre[:2] - flat_m), rng.uniform(*CAMERA_HEIGHT_M))
+        heading = yaw + bearing
+        state.mocap_quat[1] = (np.cos(heading / 2), 0, 0, np.sin(heading / 2))
+        state.mocap_pos[0] = self.centre - np.array([0, 0, 50.0 if request.negative else 0.0])
+        mujoco.mj_forward(self._model, state)
+        self._renderer.update_scene(state, "eye")
+        picture = cv2.cvtColor(self._renderer.render(), cv2.COLOR_RGB2GRAY)
+        if picture.shape[0] != HEIGHT_PX:
+            picture = cv2.resize(picture, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_AREA)
+        canvas = picture.astype(np.float32) / 255.0
+        # MuJoCo's cameras look along -z with y up.
+        rotation = np.diag([1.0, -1.0, -1.0]) @ state.cam_xmat[0].reshape(3, 3).T
+        position_m = rotation @ (self.centre - state.cam_xpos[0])
+        covered = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
+        row_px = (HEIGHT_PX - 1) / 2
+        if not request.negative:
+            seen = self.dock.points_m() @ rotation.T + position_m
+            pixels = seen @ camera.matrix().T
+            pixels = pixels[:, :2] / pixels[:, 2:]
+            row_px += FOCAL_PX * float(position_m[1] / position_m[2])
+            if strengths.dirt:
+                degrade.add_dirt(canvas, rng, pixels[:4], strengths.dirt)
+            for _ in range(strengths.glare):
+                degrade.add_glare(canvas, rng, pixels[:4])
+            if strengths.occlusion:
+                limits = [WIDTH_PX - 1, HEIGHT_PX - 1]
+                low, high = (np.clip(v, 0, limits) for v in (pixels.min(axis=0), pixels.max(axis=0)))
+                degrade.cover(
+                    canvas, covered, rng, (*map(float, low), *map(float, high)), strengths.occlusion
                 )
-                state.mocap_quat[0] = (np.cos(heading / 2), 0, 0, np.sin(heading / 2))
-                mujoco.mj_forward(model, state)
-                renderer.update_scene(state, "eye")
-                # MuJoCo's cameras look along -z with y up.
-                rotation = np.diag([1.0, -1.0, -1.0]) @ state.cam_xmat[0].reshape(3, 3).T
-                position_m = rotation @ (centre - state.cam_xpos[0])
-                truth = DockTruth(rotation, position_m, np.zeros((12, 2)), np.zeros(12, bool), (0, 0, 0, 0))
-                yield renderer.render().copy(), truth
-        finally:
-            renderer.close()
-
-
-def evaluate(models: Path, seed: int, count: int, negatives: int) -> dict[str, object]:
-    detector, dock = OnnxDetector(models), load_dock()
-    gate = detector.manifest.make_gate()
-    lens = CameraIntrinsics(WIDTH_PX, HEIGHT_PX, FOCAL_PX, FOCAL_PX, (WIDTH_PX - 1) / 2, (HEIGHT_PX - 1) / 2)
-    found = defaultdict(list)
-    tags = published = good = false = 0
-    for image, truth in render(seed, count):
-        keypoints = detector.detect(Frame(image, 1, lens))
-        solution = solve_pose(keypoints, lens, dock) if keypoints else None
-        if solution is None or gate.probability(solution.evidence) < gate.threshold:
-            continue
-        published += 1
-        good += usable(solution, truth)
-        tags += read_tag(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), keypoints) is not None
-        near = float(np.linalg.norm(truth.position_m)) < 0.6
-        found["below 0.6 m" if near else "from 0.6 m"].append(errors(solution, truth))
-    for image, _ in render(seed + 1, negatives, dock_there=False):
-        keypoints = detector.detect(Frame(image, 1, lens))
-        solution = solve_pose(keypoints, lens, dock) if keypoints else None
-        false += solution is not None and gate.probability(solution.evidence) >= gate.threshold
-    spread = {}
-    for name, pairs in found.items():
-        position_m, yaw_rad = np.abs(np.array(pairs)).T
-        spread[name] = {
-            "frames": len(pairs),
-            "position_p50_mm": round(float(np.percentile(position_m, 50)) * 1e3, 1),
-            "position_p95_mm": round(float(np.percentile(position_m, 95)) * 1e3, 1),
-            "yaw_p95_deg": round(float(np.degrees(np.percentile(yaw_rad, 95))), 2),
-        }
-    return {
-        "frames": count,
-        "usable_percent": round(100 * good / count, 2),
-        "wrong": published - good,
-        "tag_read_percent": round(100 * tags / count, 1),
-        "negatives": negatives,
-        "false": false,
-        "errors": spread,
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", type=Path, default=ROOT / "models")
-    parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--frames", type=int, default=400)
-    parser.add_argument("--negatives", type=int, default=200)
-    options = parser.parse_args()
-    print(json.dumps(evaluate(options.models, options.seed, options.frames, options.negatives), indent=1))
-
-
-if __name__ == "__main__":
-    main()
+        degrade.add_light(canvas, rng, strengths)
+        image = degrade.sense(canvas, rng, strengths, camera.matrix(), row_px)
+        docks = ()
+        if not request.negative:
+            docks = (make_truth(self.dock, camera, rotation, position_m, covered, strengths, row_px),)
+        return Sample(image, camera, docks, condition)

@@ -13,20 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depai_robot.perception.dock import DockModel, parse_dock
+from training import degrade
 from training.backdrop import Backdrop, draw_pattern
+from training.degrade import HEIGHT_PX, WIDTH_PX, Strengths
 from training.textures import ROOT, TAG_IDS
 
-WIDTH_PX, HEIGHT_PX = 640, 480
 FOCAL_PX = 465.0
-CONDITIONS = ("clean", "blur8", "blur16", "low_light", "occluded", "noise", "combined")
+RANGE_MIN_M, RANGE_MAX_M = 0.33, 9.0
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Pinhole without distortion; the principal point is the image's centre."""
+    """The principal point is the image's centre; ``distortion`` is OpenCV's k1, k2, p1, p2, k3."""
 
     focal_px: float = FOCAL_PX
+    distortion: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
 
     def matrix(self) -> Array:
         return np.array(
@@ -59,12 +61,13 @@ class DockTruth:
 
 @dataclass(frozen=True)
 class Sample:
-    """A frame: (480, 640) uint8 grey, its camera, and its docks (none in a negative)."""
+    """A frame: (480, 640) uint8 grey, its camera, its docks (none in a negative), and boxes of what is like one."""
 
     image: NDArray[np.uint8]
     camera: Camera
     docks: tuple[DockTruth, ...]
     condition: str
+    decoys_px: tuple[tuple[float, float, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,22 +108,21 @@ class Painter:
         self.key = [seed, *split.encode()]
         self.panels = [_pyramid(_grey(folder / f"panel_{i}.png")) for i in TAG_IDS]
         self.base_front = _pyramid(_grey(folder / "base_front.png"))
-        self.tags = [
-            _pyramid(np.pad(_grey(folder / f"tag36h11_{i}.png"), 40, constant_values=1.0)) for i in TAG_IDS
-        ]
+        self.tag_faces = load_tags()
         self.plain = _pyramid(np.ones((64, 64), np.float32))
-        self.backdrop = Backdrop(np.random.default_rng([*self.key, 1]), 160)
+        self.backdrop = Backdrop([*self.key, 1], 400)
 
     def sample(self, index: int, request: Request | None = None) -> Sample:
         rng = np.random.default_rng([*self.key, 2, index])
         request = request or Request()
-        camera = Camera(FOCAL_PX * (1.0 if request.range_m else rng.uniform(0.92, 1.08)))
-        canvas = self.backdrop.pick(rng)
         condition = request.condition or "mixed"
+        strengths = degrade.draw_strengths(rng, condition)
+        focal_px = FOCAL_PX * (1.0 if request.range_m else rng.uniform(0.92, 1.08))
+        camera = Camera(focal_px, strengths.distortion)
+        canvas = self.backdrop.pick(rng)
         covered = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
         hard = rng.random() < 0.4
-        for _ in range(rng.poisson(1.2)):
-            self._distractor(canvas, rng, camera, hard)
+        decoys = [self._distractor(canvas, rng, camera, hard) for _ in range(rng.poisson(1.2))]
         docks: list[tuple[Array, Array]] = []
         if not (request.negative or (request.range_m is None and rng.random() < 0.12)):
             docks.append(self._place(rng, camera, request))
@@ -129,23 +131,25 @@ class Painter:
                 if abs(other[1][0] / other[1][2] - docks[0][1][0] / docks[0][1][2]) > 0.55:
                     docks.append(other)
         for rotation, position in docks:
-            self._draw_dock(canvas, rng, camera, rotation, position, hard)
-        strength = 0.25 if condition in ("occluded", "combined") else 0.0
-        if condition == "mixed" and rng.random() < 0.35:
-            strength = rng.uniform(0.03, 0.3)
-        if docks and strength:
-            self._occlude(canvas, covered, rng, self._box(camera, *docks[0]), strength)
-        self._light(canvas, rng, condition)
-        image = self._sense(canvas, rng, condition)
-        truths = tuple(self._truth(camera, r, p, covered) for r, p in docks)
-        return Sample(image, camera, truths, condition)
+            self._draw_dock(canvas, rng, camera, rotation, position, hard, strengths)
+        if docks and strengths.occlusion:
+            degrade.cover(canvas, covered, rng, self._box(camera, *docks[0]), strengths.occlusion)
+        degrade.add_light(canvas, rng, strengths)
+        row_px = (HEIGHT_PX - 1) / 2
+        if docks:
+            row_px = float(self._project(camera, docks[0][1][None])[0, 1])
+        image = degrade.sense(canvas, rng, strengths, camera.matrix(), row_px)
+        truths = tuple(make_truth(self.dock, camera, r, p, covered, strengths, row_px) for r, p in docks)
+        return Sample(image, camera, truths, condition, tuple(d for d in decoys if d is not None))
 
     # --- geometry -------------------------------------------------------------------------------------
 
     def _place(self, rng: np.random.Generator, camera: Camera, request: Request) -> tuple[Array, Array]:
         """A pose of the dock on the floor in front of the camera with its centre in view."""
         while True:
-            range_m = request.range_m or float(np.exp(rng.uniform(np.log(0.33), np.log(5.6))))
+            range_m = request.range_m or float(np.exp(rng.uniform(np.log(RANGE_MIN_M), np.log(RANGE_MAX_M))))
+            if request.range_m is None and rng.random() < 0.3:  # few pixels need many examples
+                range_m = float(rng.uniform(2.5, RANGE_MAX_M))
             near = float(np.clip((range_m - 0.3) / 0.7, 0.25, 1.0))
             yaw = np.radians(rng.uniform(-1, 1) * request.yaw_max_deg * near)
             bearing = np.radians(rng.uniform(-1, 1) * request.bearing_max_deg * (1 if range_m > 0.6 else 0.4))
@@ -178,16 +182,6 @@ class Painter:
         low = np.clip(pixels.min(axis=0), 0, [WIDTH_PX - 1, HEIGHT_PX - 1])
         high = np.clip(pixels.max(axis=0), 0, [WIDTH_PX - 1, HEIGHT_PX - 1])
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-    def _truth(
-        self, camera: Camera, rotation: Array, position: Array, covered: NDArray[np.uint8]
-    ) -> DockTruth:
-        points = self._project(camera, self._corners(rotation, position))
-        columns, rows = np.round(points).astype(int).T
-        inside = (columns >= 0) & (rows >= 0) & (columns < WIDTH_PX) & (rows < HEIGHT_PX)
-        visible = inside.copy()
-        visible[inside] = covered[rows[inside], columns[inside]] == 0
-        return DockTruth(rotation, position, points, visible, self._box(camera, rotation, position))
 
     # --- surfaces -------------------------------------------------------------------------------------
 
@@ -248,6 +242,7 @@ class Painter:
         rotation: Array,
         position: Array,
         hard: bool,
+        strengths: Strengths,
     ) -> None:
         dock = self.dock
         light = rng.normal(size=3)
@@ -311,8 +306,11 @@ class Painter:
         face(self.plain, (t / 2, -w, 0), (-t / 2, 0, 0), (0, 0, -h), tone)
         face(self.plain, (t / 2, 0, h), (0, -w, 0), (-t / 2, 0, 0), tone)
         face(self.panels[int(rng.integers(len(self.panels)))], (0, 0, 0), (0, -w, 0), (0, 0, -h))
-        if rng.random() < 0.35:
-            self._glare(canvas, rng, self._project(camera, self._corners(rotation, position)[:4]))
+        quad_px = self._project(camera, self._corners(rotation, position)[:4])
+        if strengths.dirt:
+            degrade.add_dirt(canvas, rng, quad_px, strengths.dirt)
+        for _ in range(strengths.glare):
+            degrade.add_glare(canvas, rng, quad_px)
         w, d, top = base.width_m / 2, base.depth_m, -h
         middle = top - base.height_m / 2
         grey = rng.uniform(0.08, 0.4)
@@ -321,134 +319,107 @@ class Painter:
         face(self.plain, (-d / 2, 0, top), (0, -w, 0), (-d / 2, 0, 0), grey)
         face(self.base_front, (-d, 0, middle), (0, -w, 0), (0, 0, -base.height_m / 2))
 
-    def _glare(self, canvas: NDArray[np.float32], rng: np.random.Generator, quad_px: Array) -> None:
-        centre = (
-            quad_px[0] + rng.random() * (quad_px[1] - quad_px[0]) + rng.random() * (quad_px[3] - quad_px[0])
-        )
-        size = np.linalg.norm(quad_px[1] - quad_px[0]) * rng.uniform(0.05, 0.35) + 1
-        rows, columns = np.ogrid[:HEIGHT_PX, :WIDTH_PX]
-        power = rng.uniform(0.3, 1.5)
-        stretch = rng.uniform(0.4, 2.5)
-        reach = ((columns - centre[0]) / size) ** 2 + ((rows - centre[1]) / (size * stretch)) ** 2
-        canvas += (power * np.exp(-reach)).astype(np.float32)
-
     def _distractor(
         self, canvas: NDArray[np.float32], rng: np.random.Generator, camera: Camera, hard: bool
-    ) -> None:
-        """Something that is not a dock: a lone tag, a framed board, a box, a checkerboard, noise."""
-        z = float(np.exp(rng.uniform(np.log(0.7), np.log(6))))
+    ) -> tuple[float, float, float, float] | None:
+        """Something that is not a dock; its box in the image, or None when it is out of sight.
+
+        A lone tag, a framed board, one with a tag, a poster, a screen on its foot, a box, noise.
+        """
+        z = _between(rng, 0.7, 8)
         centre = np.array([z * rng.uniform(-0.65, 0.65), rng.uniform(-0.6, 0.25), z])
         heading = np.radians(rng.uniform(-60, 60))
         across = np.array([np.cos(heading), 0, -np.sin(heading)]) * rng.uniform(0.06, 0.4)
         down = np.array([0, 1.0, 0]) * rng.uniform(0.06, 0.35)
-        kind = rng.integers(5)
-        if kind == 0:
-            levels = self.tags[int(rng.integers(len(self.tags)))]
+        image, kind = draw_decoy(rng, self.tag_faces)
+        if kind == "tag":
             down = np.array([0, 1.0, 0]) * np.linalg.norm(across)
-        else:
-            image = draw_pattern(rng, 96)
-            if kind in (1, 2):  # dark frame, light face: nearly a panel
-                image = image * rng.uniform(0, 0.5) + (0.5 if kind == 1 else 0.0)
-                face = rng.uniform(0.6, 1.0)
-                edge = int(rng.integers(3, 14))
-                image[edge:-edge, edge:-edge] = face
-                for _ in range(rng.integers(0, 4)):
-                    a, b = np.sort(rng.integers(edge, 96 - edge, (2, 2)), axis=0)
-                    image[a[0] : b[0], a[1] : b[1]] = rng.uniform(0, 1)
-                image[:edge] = image[-edge:] = image[:, :edge] = image[:, -edge:] = rng.uniform(0, 0.4)
-            levels = _pyramid(np.clip(image, 0, 1).astype(np.float32))
+        levels = _pyramid(image)
         corners = np.array(
             [centre - across - down, centre + across - down, centre + across + down, centre - across + down]
         )
-        if (corners[:, 2] > 0.1).all():
-            shade = (rng.uniform(0.3, 1.2), rng.uniform(0, 0.1))
-            self._warp(canvas, levels, self._project(camera, corners), shade, np.zeros(2), hard=hard)
-
-    def _occlude(self, canvas, covered, rng, box, share) -> None:
-        """Covers a share of the box with one or two opaque shapes."""
-        left, top, right, bottom = box
-        width, height = max(right - left, 4), max(bottom - top, 4)
-        count = int(rng.integers(1, 3))
-        for _ in range(count):
-            area = share * width * height / count
-            aspect = np.exp(rng.uniform(-1, 1))
-            w, h = np.sqrt(area * aspect), np.sqrt(area / aspect)
-            x, y = left + rng.random() * width, top + rng.random() * height
-            mask = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
-            if rng.random() < 0.5:
-                quad = np.array([(-w, -h), (w, -h), (w, h), (-w, h)]) / 2 + rng.normal(0, 0.08, (4, 2)) * (
-                    w,
-                    h,
-                )
-                cv2.fillPoly(mask, [np.round(quad + np.array((x, y))).astype(np.int32)], 1)
-            else:
-                cv2.ellipse(
-                    mask,
-                    (int(x), int(y)),
-                    (int(w * 0.56) + 1, int(h * 0.56) + 1),
-                    rng.uniform(0, 180),
-                    0,
-                    360,
-                    1,
-                    -1,
-                )
-            chosen = mask.astype(bool)
-            patch = cv2.resize(draw_pattern(rng, 64), (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_LINEAR)
-            canvas[chosen] = (patch[chosen] * rng.uniform(0.2, 1) + rng.uniform(0, 0.3)).astype(np.float32)
-            covered |= mask
-
-    # --- light and sensor -----------------------------------------------------------------------------
-
-    def _light(self, canvas: NDArray[np.float32], rng: np.random.Generator, condition: str) -> None:
-        if rng.random() < 0.4:  # a hard or soft shadow over part of the image
-            mask = np.ones((HEIGHT_PX // 4, WIDTH_PX // 4), np.float32)
-            centre = rng.uniform((0, 0), (WIDTH_PX / 4, HEIGHT_PX / 4))
-            quad = centre + rng.normal(0, 60, (4, 2))
-            cv2.fillConvexPoly(
-                mask, cv2.convexHull(quad.astype(np.float32)).astype(np.int32), float(rng.uniform(0.35, 0.85))
-            )
-            if rng.random() < 0.5:
-                mask = cv2.GaussianBlur(mask, (0, 0), rng.uniform(1, 12))
-            canvas *= cv2.resize(mask, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_LINEAR)
-        if rng.random() < 0.5:  # graded light
-            rows = np.linspace(-0.5, 0.5, HEIGHT_PX, dtype=np.float32)[:, None]
-            columns = np.linspace(-0.5, 0.5, WIDTH_PX, dtype=np.float32)[None]
-            a, b = rng.normal(0, 0.4, 2)
-            canvas *= np.clip(1 + a * rows + b * columns, 0.2, 2).astype(np.float32)
-        low = condition in ("low_light", "combined") or (condition == "mixed" and rng.random() < 0.2)
-        exposure = rng.uniform(0.06, 0.18) if low else np.exp(rng.uniform(np.log(0.45), np.log(1.5)))
-        canvas *= np.float32(exposure)
-
-    def _sense(
-        self, canvas: NDArray[np.float32], rng: np.random.Generator, condition: str
-    ) -> NDArray[np.uint8]:
-        length = {"blur8": 8.0, "blur16": 16.0, "combined": 6.0}.get(condition, 0.0)
-        if condition == "mixed" and rng.random() < 0.3:
-            length = float(np.exp(rng.uniform(np.log(2), np.log(17))))
-        if length:
-            canvas = cv2.filter2D(canvas, -1, _streak(length, rng))
-        if condition == "mixed" and rng.random() < 0.35:
-            canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 1.6))
-        noise = {"noise": 0.06, "combined": 0.02, "low_light": 0.015, "clean": 0.004}.get(condition, 0.004)
-        if condition == "mixed":
-            noise = float(np.exp(rng.uniform(np.log(0.001), np.log(0.07))))
-        # Shot noise grows with the square root of the light, read noise does not.
-        grain = rng.standard_normal((HEIGHT_PX, WIDTH_PX), dtype=np.float32)
-        canvas = canvas + grain * (noise * (0.4 + np.sqrt(np.clip(canvas, 0, 1.5))))
-        gamma = rng.uniform(0.6, 1.5) if condition == "mixed" else rng.uniform(0.8, 1.2)
-        return (np.clip(canvas, 0, 1) ** np.float32(gamma) * 255 + 0.5).astype(np.uint8)
+        if not (corners[:, 2] > 0.1).all():
+            return None
+        shade = (rng.uniform(0.3, 1.2), rng.uniform(0, 0.1))
+        quad = self._project(camera, corners)
+        self._warp(canvas, levels, quad, shade, np.zeros(2), hard=hard)
+        if kind in ("board", "screen") and rng.random() < 0.6:  # something dark below, as a dock has its base
+            foot = centre + down * (1 + rng.uniform(0.1, 0.6)) - np.array([0, 0, rng.uniform(0, 0.15)])
+            wide, tall = across * rng.uniform(0.3, 1.1), down * rng.uniform(0.08, 0.4)
+            below = np.array([foot - wide - tall, foot + wide - tall, foot + wide + tall, foot - wide + tall])
+            if (below[:, 2] > 0.1).all():
+                tone = (rng.uniform(0.05, 0.4), 0.0)
+                self._warp(canvas, self.plain, self._project(camera, below), tone, np.zeros(2), hard=hard)
+        low, high = (
+            np.clip(edge, 0, [WIDTH_PX - 1, HEIGHT_PX - 1]) for edge in (quad.min(axis=0), quad.max(axis=0))
+        )
+        if (high - low < 8).any():
+            return None
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
-def _streak(length_px: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Kernel of a straight motion during the exposure."""
-    size = int(np.ceil(length_px)) | 1
-    size = max(3, size)
-    kernel = np.zeros((size * 4, size * 4), np.float32)
-    angle = rng.normal(0, 0.35) if rng.random() < 0.7 else rng.uniform(0, np.pi)
-    middle = size * 2
-    reach = np.array([np.cos(angle), np.sin(angle)]) * length_px * 2
-    a = tuple(np.round(middle - reach).astype(int).tolist())
-    b = tuple(np.round(middle + reach).astype(int).tolist())
-    cv2.line(kernel, a, b, 1.0, 4)
-    kernel = cv2.resize(kernel, (size, size), interpolation=cv2.INTER_AREA)
-    return kernel / kernel.sum()
+def make_truth(
+    dock: DockModel,
+    camera: Camera,
+    rotation: Array,
+    position_m: Array,
+    covered: NDArray[np.uint8],
+    strengths: Strengths,
+    row_px: float,
+) -> DockTruth:
+    """Where a dock's keypoints are in the finished image. Covers are in the scene, before the lens."""
+    pixels = (dock.points_m() @ rotation.T + position_m) @ camera.matrix().T
+    points = pixels[:, :2] / pixels[:, 2:]
+    seen = degrade.roll(
+        degrade.bend(points, camera.matrix(), camera.distortion), strengths.rolling_px, row_px
+    )
+    limits = np.array([WIDTH_PX, HEIGHT_PX])
+    inside = ((np.round(seen) >= 0) & (np.round(seen) < limits)).all(axis=1)
+    places = np.clip(np.round(points), 0, limits - 1).astype(int)
+    visible = inside & (covered[places[:, 1], places[:, 0]] == 0)
+    low, high = (np.clip(edge, 0, limits - 1) for edge in (seen.min(axis=0), seen.max(axis=0)))
+    box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+    return DockTruth(rotation, position_m, seen, visible, box)
+
+
+def load_tags() -> list[NDArray[np.float32]]:
+    """Each dock's tag on white paper, as it hangs anywhere."""
+    folder = ROOT / "config" / "dock"
+    return [np.pad(_grey(folder / f"tag36h11_{i}.png"), 40, constant_values=1.0) for i in TAG_IDS]
+
+
+DECOYS = ("tag", "panel", "board", "tagged board", "poster", "screen", "pattern", "pattern")
+
+
+def draw_decoy(
+    rng: np.random.Generator, tag_faces: list[NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], str]:
+    """The face of something that a dock could be taken for, and what it is: of :data:`DECOYS`."""
+    kind = str(rng.choice(DECOYS))
+    if kind == "tag":
+        return tag_faces[int(rng.integers(len(tag_faces)))], kind
+    image = draw_pattern(rng, 96)
+    if kind == "screen":  # dark rim, something bright in it
+        image = image * rng.uniform(0.6, 1.2)
+        image[:4] = image[-4:] = image[:, :4] = image[:, -4:] = 0.03
+    elif kind != "pattern":  # dark frame, light face: nearly a panel
+        face, edge = rng.uniform(0.6, 1.0), int(rng.integers(3, 14))
+        image[edge:-edge, edge:-edge] = face
+        if kind == "tagged board":
+            side = int(rng.integers(24, 60))
+            y, x = rng.integers(edge, max(edge + 1, 96 - edge - side), 2)
+            part = image[y : y + side, x : x + side]
+            tag = tag_faces[int(rng.integers(len(tag_faces)))]
+            part[:] = cv2.resize(tag, part.shape[::-1], interpolation=cv2.INTER_AREA) * face
+        for _ in range(rng.integers(0, 4)):
+            a, b = np.sort(rng.integers(edge, 96 - edge, (2, 2)), axis=0)
+            image[a[0] : b[0], a[1] : b[1]] = rng.uniform(0, 1)
+        if kind == "poster":
+            for y in range(edge + 4, 92 - edge, int(rng.integers(5, 12))):
+                image[y : y + 2, edge + 4 : int(rng.integers(50, 92 - edge))] = rng.uniform(0, 0.4)
+        image[:edge] = image[-edge:] = image[:, :edge] = image[:, -edge:] = rng.uniform(0, 0.4)
+    return np.clip(image, 0, 1).astype(np.float32), kind
+
+
+def _between(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))

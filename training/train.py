@@ -155,9 +155,9 @@ def train_keypoints(crops: data.CropData, steps: int, seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--frames", type=int, default=12000, help="training frames to draw")
-    parser.add_argument("--finder-steps", type=int, default=2200)
-    parser.add_argument("--keypoint-steps", type=int, default=2600)
+    parser.add_argument("--frames", type=int, default=36000, help="training frames to draw")
+    parser.add_argument("--finder-steps", type=int, default=5000)
+    parser.add_argument("--keypoint-steps", type=int, default=9000)
     parser.add_argument("--part", choices=("finder", "keypoints", "export"))
     parser.add_argument("--models", type=Path, default=ROOT / "models")
     options = parser.parse_args()

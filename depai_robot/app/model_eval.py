@@ -117,8 +117,9 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
     Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22, 1927.
     """
-    n = max(count, 1)
-    p = hits / n
+    if not count:
+        return 0.0, 1.0
+    n, p = count, hits / count
     middle = p + _Z**2 / (2 * n)
     half = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n * n))
     return max(0.0, (middle - half) / (1 + _Z**2 / n)), min(1.0, (middle + half) / (1 + _Z**2 / n))

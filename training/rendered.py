@@ -5,13 +5,14 @@ Rooms, light and look-alikes are random, the dock comes from ``config/dock``; wh
 the simulator's camera does it, with edges as MuJoCo leaves them. Needs the ``sim`` extra and GL.
 """
 
-import os
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depai_robot.sim.camera import choose_backend
+from depai_robot.values.error import DeviceFailedError
 from training import degrade
 from training.degrade import HEIGHT_PX, WIDTH_PX
 from training.scene import (
@@ -145,11 +146,23 @@ def make_room(rng: np.random.Generator, tags: list, assets: dict[str, bytes]) ->
 </mujoco>"""
 
 
+def choose_gl() -> None:
+    """Binds MuJoCo to a GL library that renders; rays are too coarse for this.
+
+    Raises:
+        DeviceFailedError: neither EGL nor OSMesa does.
+    """
+    try:
+        choose_backend("egl")
+    except DeviceFailedError:
+        choose_backend("osmesa")
+
+
 class Simulator:
     """Draws frames like ``scene.Painter``: a frame is a function of (seed, split, index, request) alone."""
 
     def __init__(self, seed: int, split: str) -> None:
-        os.environ.setdefault("MUJOCO_GL", "egl")
+        choose_gl()
         self.key = [seed, *split.encode(), 11]
         self.dock = load_dock()
         self.centre = np.array([DOCK_X_M, 0.0, self.dock.panel.centre_height_m])

@@ -20,6 +20,7 @@ from training.textures import ROOT, TAG_IDS
 
 FOCAL_PX = 465.0
 RANGE_MIN_M, RANGE_MAX_M = 0.33, 9.0
+ROOMS = 1500
 Array = NDArray[np.float64]
 
 
@@ -110,7 +111,7 @@ class Painter:
         self.base_front = _pyramid(_grey(folder / "base_front.png"))
         self.tag_faces = load_tags()
         self.plain = _pyramid(np.ones((64, 64), np.float32))
-        self.backdrop = Backdrop([*self.key, 1], 400)
+        self.backdrop = Backdrop([*self.key, 1], ROOMS)
 
     def sample(self, index: int, request: Request | None = None) -> Sample:
         rng = np.random.default_rng([*self.key, 2, index])

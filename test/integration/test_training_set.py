@@ -1,6 +1,10 @@
 """Sets of frames as the generator writes them: the form, the same bytes again, truth that fits the picture."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,34 +15,32 @@ from depai_robot.app.resource import resource_path
 from depai_robot.perception.dock import parse_dock
 from training import make_set
 
+ROOT = Path(__file__).resolve().parents[2]
+TREE = {**os.environ, "PYTHONPATH": str(ROOT)}
 ARGUMENTS = ["--conditions", "clean", "distorted", "--bands", "0.8-1.2", "--per-cell", "2", "--rooms", "2"]
 
 
-def write(folder, *extra):
-    make_set.main(["--seed", "3", *ARGUMENTS, "--out", str(folder), *extra])
+def write(folder, renderer="homography", *extra):
+    arguments = ["--seed", "3", *ARGUMENTS, "--out", str(folder), "--renderer", renderer, *extra]
+    if renderer == "homography":
+        make_set.main(arguments)
+        return DataSet(folder)
+    # A process is bound to one GL library, and this one may be bound to none.
+    command = [sys.executable, "-m", "training.make_set", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=TREE, capture_output=True, text=True, timeout=300, check=False
+    )
+    if done.returncode != 0 and "does not render here" in done.stderr:
+        pytest.skip("no GL here that MuJoCo can render with: apt-get install libegl1 libgl1")
+    assert done.returncode == 0, done.stderr
     return DataSet(folder)
-
-
-def require_gl():
-    from depai_robot.sim.camera import choose_backend
-    from depai_robot.values.error import DeviceFailedError
-
-    for backend in ("egl", "osmesa"):
-        try:
-            choose_backend(backend)
-        except DeviceFailedError:
-            continue
-        return
-    pytest.skip("no GL here that MuJoCo can render with")
 
 
 @pytest.mark.parametrize("renderer", ["homography", "simulator"])
 def test_a_set_reads_back_and_is_made_again_with_the_same_bytes(tmp_path, renderer):
-    if renderer == "simulator":
-        require_gl()
-    first = write(tmp_path / "a", "--renderer", renderer)
+    first = write(tmp_path / "a", renderer)
     about = json.loads((tmp_path / "a" / "set.json").read_text(encoding="utf-8"))
-    assert about["sha256"] == first.sha256 == write(tmp_path / "b", "--renderer", renderer).sha256
+    assert about["sha256"] == first.sha256 == write(tmp_path / "b", renderer).sha256
     assert [label.condition for label in first.labels] == ["clean"] * 2 + ["distorted"] * 2 + [
         "clean",
         "distorted",
@@ -53,12 +55,10 @@ def test_a_set_reads_back_and_is_made_again_with_the_same_bytes(tmp_path, render
 @pytest.mark.parametrize("renderer", ["homography", "simulator"])
 def test_the_truth_is_where_the_tag_is_seen(tmp_path, renderer):
     """OpenCV's detector, which knows nothing of the renderer, finds the decal where the label puts it."""
-    if renderer == "simulator":
-        require_gl()
     dock = parse_dock(resource_path("config", "dock.yaml").read_text(encoding="utf-8"))
     aruco = cv2.aruco.ArucoDetector(cv2.aruco.getPredefinedDictionary(cv2.aruco.DICT_APRILTAG_36h11))
     compared = 0
-    for item in write(tmp_path / "a", "--renderer", renderer, "--per-cell", "4"):
+    for item in write(tmp_path / "a", renderer, "--per-cell", "4"):
         pose, lens = item.dock_in_camera, item.frame.intrinsics
         if pose is None:
             continue

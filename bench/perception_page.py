@@ -22,6 +22,7 @@ NAMES = {OURS: "ours", "apriltag": "AprilTag 3, tuned", "aruco": "OpenCV ArUco"}
 HELD_OUT = "simulator"
 COLOURS = ("#013a63", "#2a6f97", "#61a5c2", "#d1495b", "#edae49", "#66a182", "#8d5a97")
 FAR_M = 7.0
+NONE = "-"
 WORST = 100
 THUMB_PX = (192, 144)
 
@@ -51,7 +52,7 @@ def under(*conditions: str) -> Pick:
 def share(hits: int, count: int, digits: int = 2) -> str:
     """Percent with its interval."""
     if not count:
-        return "–"
+        return NONE
     low, high = wilson(hits, count)
     return f"{100 * hits / count:.{digits}f} ({100 * low:.{digits}f} to {100 * high:.{digits}f})"
 
@@ -95,13 +96,13 @@ def targets(lines: list[Line], models: Path, times: dict[str, Any]) -> list[str]
             f"false docks in {len(rooms):,} rooms without one",
             "≤ 1 of 20,000",
             f"{false} of {len(rooms)}",
-            "–",
-            "–",
+            NONE,
+            NONE,
         ]
     )
 
     def high(values: list[float]) -> str:
-        return f"{np.percentile(np.abs(values), 95):.2f}" if values else "–"
+        return f"{np.percentile(np.abs(values), 95):.2f}" if values else NONE
 
     clean_1m = [select(lines, by(d), within(0, 1.0), under("clean")) for d in DETECTORS]
     yaws = [high([float(np.degrees(o.yaw_rad)) for o in c if o.published]) for c in clean_1m]
@@ -112,9 +113,9 @@ def targets(lines: list[Line], models: Path, times: dict[str, Any]) -> list[str]
     frames = [summarise(d, select(lines, by(d), has_dock)).cpu_p50_ms for d in DETECTORS]
     rows.append(["full frame with pose, ms of one core, p50 here", "≤ 4", *(f"{v:.1f}" for v in frames)])
     for name, value in times.items():
-        rows.append([name, "≤ 2" if "track" in name else "", str(value), "–", "–"])
+        rows.append([name, "≤ 2" if "track" in name else "", str(value), NONE, NONE])
     size = sum(path.stat().st_size for path in models.rglob("*.onnx"))
-    rows.append(["models together, MB", "≤ 3", f"{size / 1e6:.2f}", "–", "–"])
+    rows.append(["models together, MB", "≤ 3", f"{size / 1e6:.2f}", NONE, NONE])
     head = ["", "target", *(NAMES[d] for d in DETECTORS)]
     return table(head, rows)
 
@@ -125,7 +126,7 @@ def matrix(lines: list[Line], renderer: str, key: Callable[[Judged], str], names
         found = group_rows(select(lines, by(detector, renderer), has_dock), key)
         by_name: dict[str, Row] = {row.name: row for row in found}
         shares = [by_name.get(name) for name in names]
-        rows.append([NAMES[detector], *(f"{100 * r.usable / r.docks:.1f}" if r else "–" for r in shares)])
+        rows.append([NAMES[detector], *(f"{100 * r.usable / r.docks:.1f}" if r else NONE for r in shares)])
     return table(["usable %", *names], rows)
 
 
@@ -136,10 +137,9 @@ def errors(lines: list[Line]) -> list[str]:
         lambda o: band_of(o.range_m or 0),
     ):
         figures = [row.position_p50_mm, row.position_p95_mm, row.lateral_p95_mm]
-        rows.append(
-            [row.name, str(row.docks), share(row.wrong, row.docks, 3), *(f"{v:.1f}" for v in figures)]
-            + [f"{row.yaw_p50_deg:.2f}", f"{row.yaw_p95_deg:.2f}"]
-        )
+        yaws = [row.yaw_p50_deg, row.yaw_p95_deg]
+        cells = [*(f"{v:.1f}" for v in figures), *(f"{v:.2f}" for v in yaws)]
+        rows.append([row.name, str(row.docks), share(row.wrong, row.docks, 3), *cells])
     head = ["range", "frames", "wrong %", "position p50 mm", "p95 mm", "lateral p95 mm", "yaw p50 °", "p95 °"]
     return table(head, rows)
 
@@ -155,9 +155,9 @@ def plot(
         y = min(max(y, low), top)
         return f"{left + width * x / far:.1f} {above + height * (1 - (y - low) / (top - low)):.1f}"
 
+    box = f"0 0 {left + width + 170} {above + height + 44}"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 170} {above + height + 44}" '
-        'font-family="sans-serif" font-size="11">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" font-family="sans-serif" font-size="11">',
         f'<rect width="{left + width + 170}" height="{above + height + 44}" fill="#fff"/>',
         f'<text x="{left}" y="16" font-size="13">{title}</text>',
         f'<rect x="{left}" y="{above}" width="{width}" height="{height}" fill="none" stroke="#89a"/>',
@@ -276,10 +276,11 @@ def write_page(lines: list[Line], work: list[Cell], models: Path, folder: Path) 
     measured = {k: v for k, v in detector.measure().items() if k == "tracked, with pose, ms"}
     count = sum(has_dock(line) for line in lines if line.detector == OURS)
     now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    origin = f"{found.manifest.name} `{found.model_sha256[:16]}`, {found.runtime}, OpenCV {cv2.__version__}"
     text = [
         BEGIN,
-        f"Measured {now} on {platform.machine()}, models {found.manifest.name} `{found.model_sha256[:16]}`, "
-        f"{found.runtime}, OpenCV {cv2.__version__}: {count:,} frames with a dock. In brackets: 95 % intervals (Wilson).",
+        f"Measured {now} on {platform.machine()}, models {origin}.",
+        f"{count:,} frames with a dock; in brackets 95 % intervals (Wilson).",
         "",
         *targets(lines, models, measured),
     ]

@@ -1,5 +1,6 @@
 """Turns drawn frames into what the networks learn from: arrays in memory, a function of seed and count."""
 
+import hashlib
 import time
 from dataclasses import dataclass
 
@@ -95,6 +96,14 @@ def make(seed: int, split: str, count: int, first: int = 0) -> tuple[FinderData,
                 flush=True,
             )
     return finder, crops
+
+
+def sha256_of(finder: FinderData, crops: CropData) -> str:
+    """Of everything that the networks learn from, bytes and labels."""
+    digest = hashlib.sha256()
+    for array in (finder.images, finder.boxes, crops.images, crops.points, crops.presence):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _elsewhere(sample: Sample, rng: np.random.Generator) -> Region:

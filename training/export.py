@@ -1,8 +1,10 @@
-"""From trained weights to ``models/``: ONNX files, the gate's fit, golden vector, manifest."""
+"""From trained weights to ``models/``: ONNX files in floats and in eight bits, gate, golden vector, manifest."""
 
 import hashlib
 import io
 import json
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from depai_robot.perception.region import GreyImage, crop_pixels, finder_pixels,
 from training.degrade import CONDITIONS
 from training.evaluate import frame_of, usable
 from training.network import Finder, Keypoints
-from training.scene import Painter, Request, load_dock
+from training.scene import Painter, Request, Sample, load_dock
 from training.train import RUNS
 
 GOLDEN_TOLERANCE = 2e-3
@@ -33,6 +35,21 @@ CALIBRATION_FRAMES = 3000
 THRESHOLD = 0.9
 TILT_MAX_RAD = 0.35
 RIDGE = 1e-2
+
+QUANTISE_FRAMES = 150
+FLOAT_LAYERS = ("head", "heat", "local")
+"""Convolutions that stay in 32-bit floats."""
+
+
+@dataclass(frozen=True)
+class Making:
+    """Where a set of models comes from: what the manifest says of it."""
+
+    name: str
+    seed: int
+    command: str
+    data_sha256: str
+
 
 SIGNATURES = {
     FINDER_NAME: ((1, 1, 240, 320), {"maps": FINDER_SHAPE}),
@@ -86,10 +103,57 @@ def entry(path: Path) -> dict[str, object]:
     return found
 
 
-def write_manifest(models: Path, seed: int, command: str, weights: tuple[float, ...]) -> None:
+class _Calibration:
+    """Inputs of one network for the runtime's quantiser: what the detector would give it."""
+
+    def __init__(self, name: str, seed: int, count: int) -> None:
+        painter = Painter(seed, "quantise")
+        self._inputs = (self._input(name, painter.sample(index)) for index in range(count))
+
+    @staticmethod
+    def _input(name: str, sample: Sample) -> np.ndarray:
+        grey = GreyImage.from_grey(sample.image)
+        if name == FINDER_NAME:
+            return normalise(finder_pixels(grey))
+        points = sample.docks[0].points_px if sample.docks else np.array([[200.0, 150.0], [400.0, 330.0]])
+        return normalise(crop_pixels(grey, region_of(points)))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        image = next(self._inputs, None)
+        return None if image is None else {"image": image}
+
+
+def quantise(source: Path, target: Path, seed: int) -> None:
+    """Eight-bit integers for every convolution but the last ones, whose answers need more steps.
+
+    Weights have a scale per channel, activations one between the extremes of the calibration frames (QDQ form).
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / source.name
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        nodes = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
+        quantize_static(
+            str(prepared),
+            str(target),
+            _Calibration(source.name, seed, QUANTISE_FRAMES),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Add", "Relu", "Resize"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=[name for name in nodes if any(f"/{last}/" in name for last in FLOAT_LAYERS)],
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+
+
+def write_manifest(models: Path, made: Making, weights: tuple[float, ...]) -> None:
     manifest = {
         "version": MANIFEST_VERSION,
-        "name": "dock-1",
+        "name": made.name,
         "files": {name: entry(models / name) for name in (FINDER_NAME, KEYPOINTS_NAME, GOLDEN_NAME)},
         "gate": {
             "features": FEATURES,
@@ -99,8 +163,9 @@ def write_manifest(models: Path, seed: int, command: str, weights: tuple[float, 
         },
         "golden_tolerance": GOLDEN_TOLERANCE,
         "dock_sha256": dock_sha256(load_dock()),
-        "seed": seed,
-        "command": command,
+        "data_sha256": made.data_sha256,
+        "seed": made.seed,
+        "command": made.command,
     }
     (models / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
@@ -140,16 +205,42 @@ def fit_gate(models: Path, seed: int, count: int = CALIBRATION_FRAMES) -> tuple[
     return tuple(round(float(w), 6) for w in (weights[0] - plain @ mean, *plain))
 
 
-def export(models: Path, seed: int, command: str) -> None:
-    models.mkdir(exist_ok=True)
+def finish(models: Path, made: Making) -> None:
+    """The gate's fit and the manifest of a folder that has its networks and golden vector."""
+    # The detector loads nothing without a gate; this one lets nothing through until the fit is done.
+    write_manifest(models, made, (-20.0, *[0.0] * (len(FEATURES) - 1)))
+    write_manifest(models, made, fit_gate(models, made.seed))
+    for path in sorted(models.glob("*.*")):
+        print(f"  {path.name}: {path.stat().st_size} bytes")
+
+
+def rerun_golden(models: Path, source: bytes) -> bytes:
+    """A golden vector with the answers of the networks in a folder, on this machine's CPU."""
+    import onnxruntime
+
+    with np.load(io.BytesIO(source)) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    for name, image in ((FINDER_NAME, "finder_image"), (KEYPOINTS_NAME, "keypoints_image")):
+        session = onnxruntime.InferenceSession(str(models / name), providers=["CPUExecutionProvider"])
+        wanted = list(SIGNATURES[name][1])
+        answers = session.run(wanted, {"image": normalise(arrays[image])})
+        arrays |= dict(zip(wanted, answers, strict=True))
+    store = io.BytesIO()
+    np.savez_compressed(store, **arrays)
+    return store.getvalue()
+
+
+def export(models: Path, made: Making) -> None:
+    """``models/`` in 32-bit floats, and ``models/int8/``, a set of its own."""
+    small = models / "int8"
+    small.mkdir(parents=True, exist_ok=True)
     nets = {FINDER_NAME: Finder(), KEYPOINTS_NAME: Keypoints()}
     for name, net in nets.items():
         state = torch.load(RUNS / f"{Path(name).stem}.pt", weights_only=True)
         net.load_state_dict(state)
         to_onnx(net, name, models / name)
-    (models / GOLDEN_NAME).write_bytes(golden(nets, seed))
-    # The detector loads nothing without a gate; this one lets nothing through until the fit is done.
-    write_manifest(models, seed, command, (-20.0, *[0.0] * (len(FEATURES) - 1)))
-    write_manifest(models, seed, command, fit_gate(models, seed))
-    for path in sorted(models.glob("*")):
-        print(f"  {path.name}: {path.stat().st_size} bytes")
+        quantise(models / name, small / name, made.seed)
+    (models / GOLDEN_NAME).write_bytes(golden(nets, made.seed))
+    finish(models, made)
+    (small / GOLDEN_NAME).write_bytes(rerun_golden(small, (models / GOLDEN_NAME).read_bytes()))
+    finish(small, replace(made, name=f"{made.name}-int8"))

@@ -19,6 +19,7 @@ from training.network import Finder, Keypoints
 from training.textures import ROOT
 
 RUNS = ROOT / "training" / "runs"
+NAME = "dock-2"
 
 
 def schedule(step: int, steps: int, rate: float) -> float:
@@ -165,16 +166,19 @@ def main() -> None:
     torch.use_deterministic_algorithms(mode=True)
     if options.part in (None, "finder", "keypoints"):
         finder, crops = data.make(options.seed, "train", options.frames)
+        RUNS.mkdir(parents=True, exist_ok=True)
+        (RUNS / "data.sha256").write_text(data.sha256_of(finder, crops), encoding="ascii")
         if options.part in (None, "finder"):
             train_finder(finder, options.finder_steps, options.seed)
         if options.part in (None, "keypoints"):
             train_keypoints(crops, options.keypoint_steps, options.seed)
     if options.part in (None, "export"):
-        from training.export import export
+        from training.export import Making, export
 
         command = f"python -m training.train --seed {options.seed} --frames {options.frames}"
         command += f" --finder-steps {options.finder_steps} --keypoint-steps {options.keypoint_steps}"
-        export(options.models, options.seed, command)
+        data_sha256 = (RUNS / "data.sha256").read_text(encoding="ascii")
+        export(options.models, Making(NAME, options.seed, command, data_sha256))
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         dock_sha256: of the geometry that the models were trained on; see :func:`dock_sha256`.
         seed: of the training data.
         command: that made the set.
+        data_sha256: of the frames and labels that trained it; empty when not known.
     """
 
     version: int
@@ -92,6 +93,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dock_sha256: str
     seed: int
     command: str
+    data_sha256: str = ""
     golden_tolerance_by_provider: dict[str, float] = {}
 
     def golden_tolerance_of(self, provider: str) -> float:

@@ -31,6 +31,7 @@ _POINT_MAX_PX = 1e5
 """Beyond any image; keeps squares of nonsense within floats."""
 
 _START_COUNT = 8
+_LINE_MAX_M = 1e-6
 _SIGMA_MIN_PX = 0.01
 _RANGE_MIN_M, _RANGE_MAX_M = 0.1, 12.0
 _DEPTH_MIN_M = 0.02
@@ -214,8 +215,9 @@ def _starts(points_m: Array, rays: Array, sigma: Array) -> list[tuple[Array, Arr
     Perspective-n-Point Problem", ECCV 2020.
     """
     best = np.argsort(sigma, kind="stable")[:_START_COUNT]
-    if np.linalg.matrix_rank(points_m[best] - points_m[best].mean(axis=0), tol=1e-6) < 2:
-        return []
+    spread = points_m[best] - points_m[best].mean(axis=0)
+    if np.linalg.eigvalsh(spread.T @ spread)[1] < _LINE_MAX_M**2:
+        return []  # all on a line
     try:
         found, turn, position = cv2.solvePnP(
             points_m[best], rays[best][:, None], np.eye(3), None, flags=cv2.SOLVEPNP_SQPNP
@@ -281,7 +283,8 @@ def _refine(
     information = np.zeros((6, 6))
     for _ in range(_ITERATIONS_MAX):
         information, gradient = _normal_equations(turned, seen, residuals, weights, sigma)
-        damped = information + damping * np.diag(np.diag(information) + 1e-12)
+        damped = information.copy()
+        damped.flat[::7] += damping * (damped.flat[::7] + 1e-12)
         try:
             step = -np.linalg.solve(damped, gradient)
         except np.linalg.LinAlgError:
@@ -312,22 +315,17 @@ def _normal_equations(
     turned: Array, seen: Array, residuals: Array, weights: Array, sigma: Array
 ) -> tuple[Array, Array]:
     """(6, 6) and (6,): J' W J and J' W r; the derivative of exp(w) R p by w is -[R p]x."""
-    count = len(seen)
     inverse_z = 1.0 / seen[:, 2]
-    projection = np.zeros((count, 2, 3))
-    projection[:, 0, 0] = projection[:, 1, 1] = inverse_z
-    projection[:, 0, 2] = -seen[:, 0] * inverse_z**2
-    projection[:, 1, 2] = -seen[:, 1] * inverse_z**2
-    motion = np.zeros((count, 3, 6))
-    motion[:, 0, 0] = motion[:, 1, 1] = motion[:, 2, 2] = 1.0
+    u, v = seen[:, 0] * inverse_z, seen[:, 1] * inverse_z
     x, y, z = turned.T
-    motion[:, 0, 4], motion[:, 0, 5] = z, -y
-    motion[:, 1, 3], motion[:, 1, 5] = -z, x
-    motion[:, 2, 3], motion[:, 2, 4] = y, -x
-    jacobian = (projection @ motion) / sigma[:, None, None]
-    rows = jacobian.reshape(-1, 6)
-    weighted = rows * np.repeat(weights, 2)[:, None]
-    return rows.T @ weighted, weighted.T @ residuals.reshape(-1)
+    rows = np.empty((2, len(seen), 6))
+    rows[0, :, 0], rows[0, :, 1], rows[0, :, 2] = 1.0, 0.0, -u
+    rows[1, :, 0], rows[1, :, 1], rows[1, :, 2] = 0.0, 1.0, -v
+    rows[0, :, 3], rows[0, :, 4], rows[0, :, 5] = -u * y, z + u * x, -y
+    rows[1, :, 3], rows[1, :, 4], rows[1, :, 5] = -z - v * y, v * x, x
+    rows *= (inverse_z / sigma)[None, :, None]
+    weighted = (rows * weights[None, :, None]).reshape(-1, 6)
+    return rows.reshape(-1, 6).T @ weighted, weighted.T @ residuals.T.reshape(-1)
 
 
 def _covariance(fit: _Fit, count: int) -> Array | None:

@@ -8,10 +8,10 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test check format bench docs faults clean
+.PHONY: help setup setup-test demo test check format bench bench-perception docs faults clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 $(VENV)/.made:
 	@echo "[1/3] making $(VENV) with $$($(PYTHON) --version)"
@@ -63,6 +63,10 @@ faults: setup-test  ## every fault at every place of a session; writes docs/faul
 
 bench: setup-test  ## measure, and write docs/benchmarks.md
 	$(BIN)/python -m bench.all $(ARGS)
+
+bench-perception: setup-test  ## the dock models beside AprilTag 3 and ArUco; writes docs/perception.md (an hour; ARGS=--quick: minutes)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[bench]"
+	$(BIN)/python -m bench.perception $(ARGS)
 
 docs: setup-test  ## draw the pictures that are made from the code
 	$(BIN)/python -m docs.draw

@@ -90,7 +90,7 @@ def _grey(path: Path) -> NDArray[np.float32]:
     return cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255.0
 
 
-def _pyramid(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+def flat_pyramid(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     """Halved again and again, with alpha, each with a clear rim so that warped edges are soft."""
     levels = []
     while min(image.shape) >= 4:
@@ -107,10 +107,10 @@ class Painter:
         folder = ROOT / "config" / "dock"
         self.dock = load_dock()
         self.key = [seed, *split.encode()]
-        self.panels = [_pyramid(_grey(folder / f"panel_{i}.png")) for i in TAG_IDS]
-        self.base_front = _pyramid(_grey(folder / "base_front.png"))
+        self.panels = [flat_pyramid(_grey(folder / f"panel_{i}.png")) for i in TAG_IDS]
+        self.base_front = flat_pyramid(_grey(folder / "base_front.png"))
         self.tag_faces = load_tags()
-        self.plain = _pyramid(np.ones((64, 64), np.float32))
+        self.plain = flat_pyramid(np.ones((64, 64), np.float32))
         self.backdrop = Backdrop([*self.key, 1], ROOMS)
 
     def sample(self, index: int, request: Request | None = None) -> Sample:
@@ -132,7 +132,7 @@ class Painter:
                 if abs(other[1][0] / other[1][2] - docks[0][1][0] / docks[0][1][2]) > 0.55:
                     docks.append(other)
         for rotation, position in docks:
-            self._draw_dock(canvas, rng, camera, rotation, position, hard, strengths)
+            self.draw_dock(canvas, rng, camera, rotation, position, strengths, hard=hard)
         if docks and strengths.occlusion:
             degrade.cover(canvas, covered, rng, self._box(camera, *docks[0]), strengths.occlusion)
         degrade.add_light(canvas, rng, strengths)
@@ -235,15 +235,27 @@ class Painter:
         part *= 1 - alpha
         part += value * gain + alpha * np.float32(shade[1])
 
-    def _draw_dock(
+    def draw_flat(
+        self,
+        canvas: NDArray[np.float32],
+        camera: Camera,
+        levels: list[NDArray[np.float32]],
+        corners_m: Array,
+    ) -> None:
+        """A picture in the scene: (4, 3) corners in the camera's frame, from the top left on, clockwise."""
+        if (corners_m[:, 2] > 0.03).all():
+            self._warp(canvas, levels, self._project(camera, corners_m), (1.0, 0.0), np.zeros(2), hard=False)
+
+    def draw_dock(
         self,
         canvas: NDArray[np.float32],
         rng: np.random.Generator,
         camera: Camera,
         rotation: Array,
         position: Array,
-        hard: bool,
         strengths: Strengths,
+        *,
+        hard: bool = False,
     ) -> None:
         dock = self.dock
         light = rng.normal(size=3)
@@ -335,7 +347,7 @@ class Painter:
         image, kind = draw_decoy(rng, self.tag_faces)
         if kind == "tag":
             down = np.array([0, 1.0, 0]) * np.linalg.norm(across)
-        levels = _pyramid(image)
+        levels = flat_pyramid(image)
         corners = np.array(
             [centre - across - down, centre + across - down, centre + across + down, centre - across + down]
         )

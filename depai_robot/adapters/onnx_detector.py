@@ -39,6 +39,7 @@ from depai_robot.perception.network import (
     PRESENCE_SHAPE,
     decode_finder,
     decode_keypoints,
+    is_close,
     next_region,
 )
 from depai_robot.perception.observation import DockKeypoints
@@ -217,7 +218,7 @@ class OnnxDetector:
         if keypoints.score < PRESENCE_MIN:
             return None
         closer = next_region(keypoints) if twice else None
-        if closer is not None:
+        if closer is not None and not is_close(region, closer):
             keypoints = self._keypoints_in(grey, closer)
         return keypoints if keypoints.score >= PRESENCE_MIN else None
 

@@ -17,6 +17,7 @@ from depai_robot.perception.gate import Gate
 from depai_robot.perception.manifest import require_dock
 from depai_robot.perception.observation import DockKeypoints, DockObservation
 from depai_robot.perception.pose import UP_IN_LEVEL_CAMERA, estimate_pose
+from depai_robot.perception.relief import ReliefFit, measure_relief
 from depai_robot.perception.subpixel import DecalCorners, find_decal_corners
 from depai_robot.perception.tag import read_tag
 from depai_robot.perception.track import TrackLimits, TrackState, expected_region, step
@@ -45,6 +46,7 @@ class DockObserver:
         tag_id: of the dock that is wanted; docks whose tag reads otherwise are passed over, docks whose tag
             can't be read are not. None takes any dock.
         fit: the decal's size against its panel's, over the images of the dock that is tracked.
+        relief: how far the base stands out of the panel, over the newest images.
         seen_tag_id: what the tag of the last frame's dock read, or None. A hint, never an identity.
     """
 
@@ -60,12 +62,14 @@ class DockObserver:
         self.tag_id: int | None = None
         self.seen_tag_id: int | None = None
         self.fit = DecalFit()
+        self.relief = ReliefFit()
         self._detector = detector
         self._dock = dock
         self._gate = gate
         self._limits = limits or TrackLimits()
         self._up = up_in_camera
         self._track = TrackState()
+        self._stamp_ns = 0
         self._grey: NDArray[np.uint8] = np.zeros((1, 1), np.uint8)
 
     @property
@@ -84,6 +88,11 @@ class DockObserver:
                 f"this dock's decal is {fit.width:.3f} as wide and {fit.height:.3f} as high on its panel as dock.yaml "
                 f"says (sigma {fit.sigma:.3f}): poses are wrong by as much; measure panel and decal"
             )
+        if self.relief.is_picture(self._stamp_ns):
+            warnings.append(
+                f"what looks like the dock has {self.relief.share:.2f} of its depth (sigma {self.relief.sigma:.2f}): a "
+                "picture of one, or a base that is not as deep as dock.yaml says; no pose is given"
+            )
         values = [("provider", detector.provider), ("runtime", detector.runtime)]
         if fit.count:
             values += [("decal_width_ratio", f"{fit.width:.4f}"), ("decal_height_ratio", f"{fit.height:.4f}")]
@@ -95,6 +104,7 @@ class DockObserver:
         Raises:
             DeviceFailedError: the inference runtime failed.
         """
+        self._stamp_ns = frame.stamp_ns
         self._grey = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
         keypoints = self._detect(frame)
         observation = None
@@ -109,6 +119,8 @@ class DockObserver:
                 up_in_camera=self._up,
                 corners=self._measure(keypoints, frame),
             )
+        if observation is not None:
+            observation = self._if_solid(observation, keypoints, frame)
         was_tracked = self._track.accepted is not None
         self._track, published = step(self._track, observation, frame.stamp_ns, self._limits)
         if was_tracked and self._track.accepted is None:
@@ -123,6 +135,16 @@ class DockObserver:
             if ratio is not None:
                 self.fit = self.fit.add(ratio)
         return corners
+
+    def _if_solid(
+        self, observation: DockObservation, keypoints: DockKeypoints | None, frame: Frame
+    ) -> DockObservation | None:
+        """The pose, unless the newest images say that the dock in them has not a dock's depth."""
+        if keypoints is not None:
+            relief = measure_relief(keypoints, frame.intrinsics, self._dock, observation.dock_in_camera)
+            if relief is not None:
+                self.relief = self.relief.add(relief, frame.stamp_ns)
+        return None if self.relief.is_picture(frame.stamp_ns) else observation
 
     def _detect(self, frame: Frame) -> DockKeypoints | None:
         """The tracked dock where it is expected; otherwise the best of all that may be the wanted one."""

@@ -31,6 +31,8 @@ _LOG_SIGMA_MAX = math.log(float(CROP_PX))
 _VISIBLE_MIN = 0.5
 _VISIBLE_COUNT_MIN = 4
 _OVERLAP_MAX = 0.5
+_CLOSE_SHIFT, _CLOSE_RATIO = 0.05, 1.12
+"""Of a region's side: crops that differ by no more are one to the network, which is trained on crops shaken so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +120,10 @@ def next_region(keypoints: DockKeypoints) -> Region | None:
     if int(visible.sum()) < _VISIBLE_COUNT_MIN:
         return None
     return region_of(keypoints.points_px[visible])
+
+
+def is_close(region: Region, other: Region) -> bool:
+    """Whether a look at the other region would show nothing that the first did not."""
+    shift_px = max(abs(region.x_px - other.x_px), abs(region.y_px - other.y_px))
+    ratio = region.side_px / other.side_px
+    return shift_px <= _CLOSE_SHIFT * other.side_px and 1 / _CLOSE_RATIO <= ratio <= _CLOSE_RATIO

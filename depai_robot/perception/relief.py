@@ -1,0 +1,146 @@
+"""Whether the base stands out of the panel: a dock does, a picture of one does not.
+
+A photo of the dock fits the dock's model in the frame that is seen from where it was taken, at that distance and
+nowhere else: the base of a real dock grows against its panel as the robot comes nearer, a printed one does not. So each
+frame gives the depth of the base as a share of what the dock's file says, fitted together with the pose; the share that
+a photo shows is the robot's distance over the photographer's. What many frames say together is judged.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depai_robot.perception.dock import DockModel
+from depai_robot.perception.frame import CameraIntrinsics
+from depai_robot.perception.observation import DockKeypoints
+from depai_robot.values.geometry import Pose3
+
+MISFIT_MIN = 0.25
+"""A base that is built so much too deep or too flat is refused like a picture."""
+
+COUNT_MIN = 4
+_SIGMAS = 4.0
+_SIGMA_MAX = 0.25
+_COMMON_SIGMA = 0.05
+"""What neighbouring frames have in common: light, print, the network's own leaning."""
+
+_COUNT_MAX = 12
+"""Older frames fade: what a picture shows changes along the approach."""
+
+_FORGET_NS = 5_000_000_000
+_VISIBLE_MIN = 0.5
+_OUT_MIN, _FLAT_MIN = 2, 4
+_SIGMA_MIN_PX = 0.1
+_STEPS = 4
+_DEPTH_MIN_M = 0.02
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Relief:
+    """The depth of the base in one image, as a share of what the dock's file says.
+
+    Attributes:
+        share: 1 when it is as said, 0 in the panel's plane.
+        sigma: its standard deviation.
+    """
+
+    share: float
+    sigma: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReliefFit:
+    """What the newest images say together.
+
+    Attributes:
+        count: of images, at most twelve.
+        weight: sum of inverse variances, faded.
+        share: weighted mean.
+        stamp_ns: of the newest image.
+    """
+
+    count: int = 0
+    weight: float = 0.0
+    share: float = 1.0
+    stamp_ns: int = 0
+
+    def add(self, relief: Relief, stamp_ns: int) -> "ReliefFit":
+        """With one image more; after five seconds without any, the first one."""
+        if not 0 <= stamp_ns - self.stamp_ns < _FORGET_NS:
+            return ReliefFit(1, 1.0 / relief.sigma**2, relief.share, stamp_ns)
+        fade = 1.0 if self.count < _COUNT_MAX else 1.0 - 1.0 / _COUNT_MAX
+        added = 1.0 / relief.sigma**2
+        weight = self.weight * fade + added
+        share = self.share + added / weight * (relief.share - self.share)
+        return ReliefFit(min(self.count + 1, _COUNT_MAX), weight, share, stamp_ns)
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the mean."""
+        return math.hypot(1.0 / math.sqrt(self.weight), _COMMON_SIGMA) if self.weight else math.inf
+
+    def is_picture(self, stamp_ns: int) -> bool:
+        """Whether what is seen at a time surely has not the dock's depth."""
+        if self.count < COUNT_MIN or not 0 <= stamp_ns - self.stamp_ns < _FORGET_NS:
+            return False
+        return abs(self.share - 1.0) > max(MISFIT_MIN, _SIGMAS * self.sigma)
+
+
+def measure_relief(
+    keypoints: DockKeypoints, intrinsics: CameraIntrinsics, dock: DockModel, dock_in_camera: Pose3
+) -> Relief | None:
+    """Depth of the base, with the pose fitted anew beside it; None where too little of it can be seen.
+
+    Gauss-Newton on seven unknowns: position, a small rotation from the left, and the factor on the keypoints' depth.
+    """
+    points_m = dock.points_m()
+    used = (keypoints.visibility >= _VISIBLE_MIN) & np.isfinite(keypoints.points_px).all(axis=1)
+    out = points_m[:, 0] != 0
+    if int((used & out).sum()) < _OUT_MIN or int((used & ~out).sum()) < _FLAT_MIN:
+        return None
+    matrix, lens = intrinsics.matrix(), np.array(intrinsics.distortion)
+    seen = np.ascontiguousarray(keypoints.points_px[used])[:, None]
+    rays = np.asarray(cv2.undistortPoints(seen, matrix, lens), dtype=np.float64)[:, 0]
+    sigma = np.maximum(keypoints.sigma_px[used], _SIGMA_MIN_PX) / math.sqrt(
+        intrinsics.fx_px * intrinsics.fy_px
+    )
+    points_m = points_m[used]
+    rotation, position_m = dock_in_camera.rotation(), np.array(dock_in_camera.position_m)
+    share, information = 1.0, np.eye(7)
+    for _ in range(_STEPS):
+        turned = (points_m * [share, 1.0, 1.0]) @ rotation.T
+        inverse_z = turned[:, 2] + position_m[2]
+        if not (inverse_z > _DEPTH_MIN_M).all():
+            return None
+        inverse_z = 1.0 / inverse_z
+        shift = rotation[:, 0] * points_m[:, :1]
+        rows = np.empty((2, len(rays), 7))
+        residual = np.empty((2, len(rays)))
+        for axis in (0, 1):
+            ray = (turned[:, axis] + position_m[axis]) * inverse_z
+            residual[axis] = (ray - rays[:, axis]) / sigma
+            moved = np.zeros((len(rays), 3, 7))
+            moved[:, :, :3] = np.eye(3)
+            moved[:, 0, 4], moved[:, 0, 5] = turned[:, 2], -turned[:, 1]
+            moved[:, 1, 3], moved[:, 1, 5] = -turned[:, 2], turned[:, 0]
+            moved[:, 2, 3], moved[:, 2, 4] = turned[:, 1], -turned[:, 0]
+            moved[:, :, 6] = shift
+            rows[axis] = (moved[:, axis] - ray[:, None] * moved[:, 2]) * (inverse_z / sigma)[:, None]
+        flat = rows.reshape(-1, 7)
+        information = flat.T @ flat
+        try:
+            step = -np.linalg.solve(information, flat.T @ residual.reshape(-1))
+        except np.linalg.LinAlgError:
+            return None
+        position_m = position_m + step[:3]
+        rotation = np.asarray(cv2.Rodrigues(step[3:6])[0], dtype=np.float64) @ rotation
+        share += float(step[6])
+        if not math.isfinite(share) or abs(share) > 100:
+            return None
+    spread = math.sqrt(max(float(np.linalg.inv(information)[6, 6]), 0.0))
+    return Relief(share, max(spread, 1e-3)) if spread < _SIGMA_MAX else None

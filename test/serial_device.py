@@ -1,14 +1,17 @@
-"""Devices on a pty, byte by byte, with the faults of the field: a JBD battery board, the robot's microcontroller."""
+"""Devices on a pty, byte by byte, with the faults of the field: a JBD battery board, the robot's microcontroller,
+a Create 2 base."""
 
 import contextlib
 import os
 import pty
 import select
+import struct
 import threading
 import time
 import tty
 from pathlib import Path
 
+from depai_robot.adapters import create_oi_frame as oi
 from depai_robot.adapters.jbd import BASIC, make_answer
 from depai_robot.adapters.mcu_frame import (
     DRIVE,
@@ -192,3 +195,96 @@ class McuDevice(PtyDevice):
             encode(STATE, self._sequence, format_state(state))
             + encode(PADS, self._sequence, format_pads(pads))
         )
+
+
+class CreateDevice(PtyDevice):
+    """A base with the Create 2 Open Interface: modes, drive direct, the stream, the encoders that wrap; no time-out.
+
+    Attributes:
+        mode: 0 off, 1 passive, 2 safe.
+        wheels_mmps: right and left, now.
+        bumped, dropped, cliff, charger: what its sensors see; safe mode ends by the last three.
+        counts: of the encoders, left and right, before they wrap.
+        deaf: hears nothing, and goes on as it was told.
+    """
+
+    def __init__(self, link: Path | None = None) -> None:
+        self.mode = oi.OFF_MODE
+        self.wheels_mmps = (0, 0)
+        self.bumped = self.dropped = self.cliff = self.charger = self.deaf = False
+        self.counts = [65_000.0, 65_000.0]
+        self.starts = 0
+        self.streams = False
+        self.voltage_mv, self.current_ma, self.charge_mah, self.capacity_mah = 15_200, -310, 1800, 2400
+        self.heard = b""
+        self._ticked_s = time.monotonic()
+        super().__init__(link)
+
+    def hear(self, data: bytes) -> None:
+        """Commands, one after the other; what it does not know is passed over."""
+        if self.deaf:
+            return
+        self.heard += data
+        while self.heard:
+            count = {oi.DRIVE_DIRECT: 5, oi.PAUSE_RESUME: 2}.get(self.heard[0], 1)
+            if self.heard[0] in (oi.STREAM, oi.QUERY_LIST):
+                count = 2 + self.heard[1] if len(self.heard) > 1 else 2
+            if len(self.heard) < count:
+                return
+            command, self.heard = self.heard[:count], self.heard[count:]
+            self._obey(command)
+
+    def _obey(self, command: bytes) -> None:
+        code = command[0]
+        if code == oi.START:
+            self.starts += 1
+            self._enter(oi.PASSIVE_MODE)
+        elif self.mode == oi.OFF_MODE:
+            return
+        elif code == oi.SAFE and not self._unsafe():
+            self._enter(oi.SAFE_MODE)
+        elif code == oi.DRIVE_DIRECT and self.mode == oi.SAFE_MODE:
+            self.wheels_mmps = struct.unpack(">hh", command[1:])
+        elif code == oi.STREAM:
+            self.streams = command[2:] == bytes(number for number, _ in oi.PACKETS)
+        elif code == oi.QUERY_LIST and command[2:] == bytes(oi.IDENTITY_PACKETS):
+            self.say(struct.pack(">BHH", self.mode, self.voltage_mv, self.capacity_mah))
+        elif code == oi.PAUSE_RESUME:
+            self.streams = bool(command[1])
+        elif code == oi.END:
+            self._enter(oi.OFF_MODE)
+            self.streams = False
+
+    def _enter(self, mode: int) -> None:
+        self.mode = mode
+        if mode != oi.SAFE_MODE:
+            self.wheels_mmps = (0, 0)
+
+    def _unsafe(self) -> bool:
+        return self.dropped or self.charger or (self.cliff and sum(self.wheels_mmps) > 0)
+
+    def tick(self) -> None:
+        """Moves, stops by itself where safe mode says so, and speaks every 15 ms (here as often as it can)."""
+        now_s = time.monotonic()
+        step_s, self._ticked_s = now_s - self._ticked_s, now_s
+        if self.mode == oi.SAFE_MODE and self._unsafe():
+            self._enter(oi.PASSIVE_MODE)
+        for index, speed in enumerate(reversed(self.wheels_mmps)):
+            self.counts[index] += speed / 1000 * step_s / oi.M_PER_COUNT
+        if self.streams:
+            left, right = (int(count) & 0xFFFF for count in self.counts)
+            state = oi.CreateState(
+                bumped=self.bumped,
+                dropped=self.dropped,
+                cliff=self.cliff,
+                overcurrent=False,
+                charger=self.charger,
+                mode=self.mode,
+                left_counts=left,
+                right_counts=right,
+                voltage_mv=self.voltage_mv,
+                current_ma=self.current_ma,
+                charge_mah=self.charge_mah,
+                capacity_mah=self.capacity_mah,
+            )
+            self.say(oi.make_frame(oi.format_body(state)))

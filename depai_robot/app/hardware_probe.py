@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from depai_robot.adapters import daly, jbd, vedirect
+from depai_robot.adapters import create_oi_frame, daly, jbd, vedirect
 from depai_robot.adapters.mcu_frame import PADS, STATE, Splitter
 from depai_robot.adapters.serial_line import SerialLine
 from depai_robot.values.error import DeviceError
@@ -30,7 +30,8 @@ class Found:
     Attributes:
         port: its path.
         about: what the adapter says of itself.
-        device: driver's name as in hardware.yaml (``depai-mcu``, ``vedirect``, ``jbd``, ``daly``), or empty when
+        device: driver's name as in hardware.yaml (``depai-mcu``, ``create-oi``, ``vedirect``, ``jbd``,
+            ``daly``), or empty when
             nothing answered.
         detail: a reading, or why there is none.
     """
@@ -60,6 +61,9 @@ def probe_port(port: str, about: str = "") -> Found:
         heard = _hear_base(port)
         if heard:
             return Found(port, about, "depai-mcu", heard)
+        heard = _ask_create(port)
+        if heard:
+            return Found(port, about, "create-oi", heard)
     except DeviceError as error:
         return Found(port, about, "", str(error))
     why = ""
@@ -94,6 +98,25 @@ def _hear_base(port: str) -> str:
     finally:
         line.close()
     return ""
+
+
+def _ask_create(port: str) -> str:
+    """Asks for mode and battery, and leaves the interface as it mostly was: off. No wheel can move in between."""
+    line = SerialLine(port, create_oi_frame.BAUD, LISTEN_S)
+    answer = b""
+    try:
+        line.open()
+        line.drop_input()
+        line.write(create_oi_frame.make_identity_question())
+        end = time.monotonic() + LISTEN_S
+        while time.monotonic() < end and len(answer) < create_oi_frame.IDENTITY_BYTES:
+            answer += line.read(256, 0.1)
+        found = create_oi_frame.parse_identity(answer)
+        if found:
+            line.write(bytes((create_oi_frame.END,)))
+        return found
+    finally:
+        line.close()
 
 
 def probe(ports: Sequence[tuple[str, str]]) -> list[Found]:

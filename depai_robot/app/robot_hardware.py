@@ -1,4 +1,4 @@
-"""A robot's own hardware as the local link shows it: battery board, microcontroller, and the meter at the pads.
+"""A robot's own hardware as the local link shows it: battery board, base, and the meter at the pads.
 
 The wallet and the robot's nodes are clients of the link, as in simulation; one process owns the serial ports. Readings
 that authorise money so come by a local socket whose peer is known.
@@ -6,17 +6,18 @@ that authorise money so come by a local socket whose peer is known.
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 import yaml
 from msgspec import Meta, Struct
 
-from depai_robot.adapters import daly, jbd, vedirect
+from depai_robot.adapters import create_oi_frame, daly, jbd, vedirect
 from depai_robot.adapters.battery_board import PackReader
+from depai_robot.adapters.create_oi import CreateBase, CreateBattery
 from depai_robot.adapters.mcu import McuBoard
 from depai_robot.adapters.serial_line import SerialLine
-from depai_robot.ports import BatteryReading
+from depai_robot.ports import Base, BatteryReading
 from depai_robot.sim.link import ConnectorInWorld, RobotBodyInWorld
 from depai_robot.values.error import ConfigError, DeviceAbsentError, DeviceError, DeviceTimeoutError
 
@@ -31,26 +32,41 @@ class BatteryPart(Struct, frozen=True, forbid_unknown_fields=True):
     """The battery's board.
 
     Attributes:
-        driver: ``jbd`` or ``daly`` boards, ``vedirect`` for Victron's shunts and monitors.
-        port: path below /dev/serial/by-id, or ``usb:VID:PID:SERIAL``.
+        driver: ``jbd`` or ``daly`` boards, ``vedirect`` for Victron's shunts and monitors, ``create-oi`` for the
+            battery inside such a base.
+        port: path below /dev/serial/by-id, or ``usb:VID:PID:SERIAL``; with create-oi the base's.
     """
 
     port: Port
-    driver: Literal["jbd", "daly", "vedirect"] = "jbd"
+    driver: Literal["jbd", "daly", "vedirect", "create-oi"] = "jbd"
 
 
 class BasePart(Struct, frozen=True, forbid_unknown_fields=True):
-    """The microcontroller with wheels and pads.
+    """The wheels.
 
     Attributes:
-        driver: ``depai-mcu``, the protocol of firmware/depai_base.
+        driver: ``depai-mcu``, the protocol of firmware/depai_base, whose board has the pads too; or ``create-oi``,
+            iRobot's Create 2 Open Interface.
         port: as above.
-        baud: of the board's line; USB boards ignore it.
+        baud: of the line; USB boards ignore it, create-oi has 115200.
         track_m: between the wheels.
     """
 
     port: Port
     track_m: Annotated[float, Meta(gt=0.05, lt=5)]
+    driver: Literal["depai-mcu", "create-oi"] = "depai-mcu"
+    baud: Annotated[int, Meta(ge=9600, le=4_000_000)] = 115_200
+
+
+class PadsPart(Struct, frozen=True, forbid_unknown_fields=True):
+    """The pads with their meter on a board of their own: firmware/depai_base without wheels.
+
+    Attributes:
+        driver: ``depai-mcu``.
+        port, baud: as above.
+    """
+
+    port: Port
     driver: Literal["depai-mcu"] = "depai-mcu"
     baud: Annotated[int, Meta(ge=9600, le=4_000_000)] = 115_200
 
@@ -63,6 +79,10 @@ class HardwareFile(Struct, frozen=True, forbid_unknown_fields=True):
         robot: id; clients of the link ask for it.
         link: path of the socket.
         battery, base: see there.
+        pads: left out when they are on the base's board.
+
+    Raises:
+        ConfigError: parts that do not go together.
     """
 
     version: Annotated[int, Meta(ge=1, le=1)]
@@ -70,10 +90,54 @@ class HardwareFile(Struct, frozen=True, forbid_unknown_fields=True):
     link: Port
     battery: BatteryPart
     base: BasePart
+    pads: PadsPart | None = None
+
+    def __post_init__(self) -> None:
+        inside = self.battery.driver == "create-oi"
+        if self.base.driver == "create-oi":
+            if self.pads is None:
+                raise ConfigError(
+                    "base create-oi has no meter at the pads: expected pads with a port of their own"
+                )
+            if self.base.baud != create_oi_frame.BAUD:
+                raise ConfigError(
+                    f"base create-oi: baud: expected {create_oi_frame.BAUD}, got {self.base.baud}"
+                )
+        elif inside:
+            raise ConfigError(
+                f"battery create-oi is inside a base create-oi, but the base is {self.base.driver}"
+            )
+        ports = [self.base.port]
+        if inside and self.battery.port != self.base.port:
+            raise ConfigError(
+                f"battery create-oi: port: expected the base's, {self.base.port}, got {self.battery.port}"
+            )
+        ports += [] if inside else [self.battery.port]
+        ports += [] if self.pads is None else [self.pads.port]
+        if len(set(ports)) != len(ports):
+            raise ConfigError(f"each part needs a port of its own, got {', '.join(ports)}")
+
+
+class Wheels(Base, Protocol):
+    """A base on a line.
+
+    Attributes:
+        trouble: empty when all is well.
+    """
+
+    trouble: str
+
+    def stop_for_emergency(self, *, stop: bool) -> None:
+        """Stops at once, and stays so until released. Raises DeviceError."""
+
+    def close(self) -> None:
+        """Lets go of the line; the wheels stop."""
 
 
 def open_board(part: BatteryPart) -> PackReader:
-    """The battery's board; its port is opened when it is read."""
+    """The battery's own board; its port is opened when it is read. Raises ConfigError for one inside a base."""
+    if part.driver == "create-oi":
+        raise ConfigError("battery create-oi is read through its base")
     if part.driver == "daly":
         return daly.DalyBms(SerialLine(part.port, daly.BAUD, daly.TIMEOUT_S))
     if part.driver == "vedirect":
@@ -87,7 +151,7 @@ def read_hardware(path: Path) -> HardwareFile:
         return msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), HardwareFile)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
+    except (UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
@@ -100,10 +164,20 @@ class RobotHardware:
 
     def __init__(self, file: HardwareFile) -> None:
         self.file = file
-        self.bms: PackReader = open_board(file.battery)
-        self.board = McuBoard(
-            SerialLine(file.base.port, file.base.baud, 0.2), file.base.track_m, self.time_ns
-        )
+        line = SerialLine(file.base.port, file.base.baud, 0.2)
+        self.base: Wheels
+        if file.base.driver == "create-oi":
+            self.base = create = CreateBase(line, self.time_ns, file.base.track_m)
+            self.bms: PackReader = (
+                CreateBattery(create) if file.battery.driver == "create-oi" else open_board(file.battery)
+            )
+        else:
+            self.base = board = McuBoard(line, file.base.track_m, self.time_ns)
+            self.bms = open_board(file.battery)
+        if file.pads is not None:
+            self.pads = McuBoard(SerialLine(file.pads.port, file.pads.baud, 0.2), 1.0, self.time_ns)
+        else:
+            self.pads = board
         self._reading: BatteryReading | None = None
         self._read_s = 0.0
         self.trouble = "the battery was not asked yet"
@@ -116,7 +190,7 @@ class RobotHardware:
         """Asks the battery; to be called every half second, on a thread that may wait."""
         try:
             info = self.bms.read()
-            energy, watts = self.board.pads()
+            energy, watts = self.pads.pads()
         except DeviceError as error:
             self.trouble = str(error)
             return
@@ -155,18 +229,20 @@ class RobotHardware:
     def in_contact(self) -> bool:
         """Whether the pads touch; no, when the board is silent."""
         try:
-            return self.board.in_contact()
+            return self.pads.in_contact()
         except DeviceError:
             return False
 
     def read_probe(self) -> bytes | None:
         """The nonce on the pads."""
         try:
-            return self.board.read_probe()
+            return self.pads.read_probe()
         except DeviceError:
             return None
 
     def close(self) -> None:
-        """Lets go of both lines."""
-        self.board.close()
+        """Wheels stand; lets go of the lines."""
+        self.base.close()
+        if self.pads is not self.base:
+            self.pads.close()
         self.bms.close()

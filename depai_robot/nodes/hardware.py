@@ -128,7 +128,7 @@ class HardwareNode(ManagedNode):
         if self._hardware is None:
             return False
         try:
-            self._hardware.board.stop_for_emergency(stop=bool(stop))
+            self._hardware.base.stop_for_emergency(stop=bool(stop))
         except DeviceError as error:
             self.get_logger().error(f"emergency stop was not sent, the board stops by itself: {error}")
             return False
@@ -138,7 +138,7 @@ class HardwareNode(ManagedNode):
         if self._hardware is None:
             return
         try:
-            self._hardware.board.send(command)
+            self._hardware.base.send(command)
         except DeviceError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=2.0)
 
@@ -153,7 +153,7 @@ class HardwareNode(ManagedNode):
         self._moving = moving
         self._drive = replace(self._drive, applied=applied, applied_ns=now_ns)
         try:
-            odometry = self._hardware.board.odometry()
+            odometry = self._hardware.base.odometry()
         except DeviceError:
             return  # no odometry rather than an old one: docking stands still without
         if odometry.stamp_ns > self._told_ns:
@@ -168,10 +168,13 @@ class HardwareNode(ManagedNode):
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         file = self._hardware.file
-        for name, trouble, port in (
+        told = [
             ("battery board", self._hardware.trouble, file.battery.port),
-            ("base board", self._hardware.board.trouble, file.base.port),
-        ):
+            ("base board", self._hardware.base.trouble, file.base.port),
+        ]
+        if file.pads is not None:
+            told.append(("pads board", self._hardware.pads.trouble, file.pads.port))
+        for name, trouble, port in told:
             level = DiagnosticStatus.ERROR if trouble else DiagnosticStatus.OK
             message.status.append(
                 DiagnosticStatus(level=level, name=name, message=trouble or "talks", hardware_id=port)

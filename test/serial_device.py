@@ -67,6 +67,7 @@ class PtyDevice:
     def unplug(self) -> None:
         """Gone in the midst of whatever was said."""
         master, slave, self._master, self._slave = self._master, self._slave, -1, -1
+        time.sleep(2 * TICK_S)  # a descriptor that is closed under a select stays open until that returns
         for descriptor in (master, slave):
             with contextlib.suppress(OSError):
                 os.close(descriptor)

@@ -22,6 +22,7 @@ from depai_robot.adapters import create_oi_frame as oi
 from depai_robot.adapters.battery_board import PackInfo
 from depai_robot.adapters.create_oi_frame import CreateState, Splitter
 from depai_robot.adapters.serial_line import SerialLine
+from depai_robot.adapters.wheel_guard import WheelGuard
 from depai_robot.ports import Odometry
 from depai_robot.values.error import DeviceError, DeviceFailedError, DeviceTimeoutError
 from depai_robot.values.geometry import STOP, DriveCommand, Pose2, wrap_angle_rad
@@ -29,6 +30,7 @@ from depai_robot.values.geometry import STOP, DriveCommand, Pose2, wrap_angle_ra
 COMMAND_TIMEOUT_S = 0.3
 REPEAT_S = 0.1
 READ_S = 0.05
+WRITE_TIMEOUT_S = 0.2
 STALE_S = 0.5
 """A base speaks every 15 ms."""
 STANDSTILL_S = 1.0
@@ -47,10 +49,17 @@ class CreateBase:
         line: to the base, at 115200 baud.
         now_ns: session clock, for the stamps of odometry.
         track_m: between the wheels.
+        guard: of that line; None for none.
     """
 
-    def __init__(self, line: SerialLine, now_ns: Callable[[], int], track_m: float = oi.TRACK_M) -> None:
-        self._line, self._now_ns, self._track_m = line, now_ns, track_m
+    def __init__(
+        self,
+        line: SerialLine,
+        now_ns: Callable[[], int],
+        track_m: float = oi.TRACK_M,
+        guard: WheelGuard | None = None,
+    ) -> None:
+        self._line, self._now_ns, self._track_m, self._guard = line, now_ns, track_m, guard
         self._splitter = Splitter()
         self._lock = threading.Lock()
         self._state: CreateState | None = None
@@ -77,6 +86,8 @@ class CreateBase:
 
     def _work(self) -> None:
         while not self._closing.is_set():
+            if self._guard is not None:
+                self._guard.beat()
             try:
                 data = self._line.read(512, READ_S)
                 for state in self._splitter.feed(data):
@@ -259,6 +270,12 @@ class CreateBase:
         with contextlib.suppress(DeviceError):
             self._line.write(oi.make_end())
         self._line.close()
+
+
+def open_create(port: str, now_ns: Callable[[], int], track_m: float = oi.TRACK_M) -> CreateBase:
+    """The base on a port, with its guard; the port is opened by the driver's thread, again and again if need be."""
+    guard = WheelGuard(oi.make_rescue())
+    return CreateBase(SerialLine(port, oi.BAUD, WRITE_TIMEOUT_S, guard), now_ns, track_m, guard)
 
 
 class CreateBattery:

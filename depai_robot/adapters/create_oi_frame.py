@@ -97,6 +97,11 @@ def make_end() -> bytes:
     return make_drive(0, 0) + bytes((PAUSE_RESUME, 0, START))
 
 
+def make_rescue() -> bytes:
+    """Wheels stand, also when the driver died in the middle of a command: that one is filled up first."""
+    return bytes(4) + make_drive(0, 0)
+
+
 IDENTITY_PACKETS = (35, 22, 26)
 IDENTITY_BYTES = 5
 

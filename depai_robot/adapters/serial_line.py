@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import threading
 import time
+from typing import Protocol
 
 import serial
 from serial.tools import list_ports
@@ -46,6 +47,16 @@ def find_port(name: str) -> str:
     raise DeviceAbsentError(f"{name}: no such device; serial ports here: {seen}")
 
 
+class LineWatcher(Protocol):
+    """Who wants to know of a line's descriptor, as adapters.wheel_guard."""
+
+    def opened(self, descriptor: int) -> None:
+        """It is open."""
+
+    def closed(self) -> None:
+        """It is about to be closed."""
+
+
 class SerialLine:
     """One port, for one reader and any number of writers.
 
@@ -53,10 +64,12 @@ class SerialLine:
         name: path, or ``usb:VID:PID:SERIAL``.
         baud: bits a second, 8N1.
         timeout_s: for an answer.
+        watcher: is told when it opens and closes.
     """
 
-    def __init__(self, name: str, baud: int, timeout_s: float) -> None:
+    def __init__(self, name: str, baud: int, timeout_s: float, watcher: LineWatcher | None = None) -> None:
         self.name, self._baud, self.timeout_s = name, baud, timeout_s
+        self._watcher = watcher
         self._lock = threading.RLock()
         self._write_lock = threading.Lock()
         self._port: serial.Serial | None = None
@@ -84,6 +97,8 @@ class SerialLine:
                 self._rest()
                 raise
             self._back_off_s = BACK_OFF_FIRST_S
+            if self._watcher is not None:
+                self._watcher.opened(self._port.fileno())
 
     def _open(self) -> serial.Serial:
         path = find_port(self.name)
@@ -113,6 +128,8 @@ class SerialLine:
         with self._lock:
             port, self._port = self._port, None
             if port is not None:
+                if self._watcher is not None:
+                    self._watcher.closed()
                 with contextlib.suppress(serial.SerialException, OSError):
                     port.close()
 

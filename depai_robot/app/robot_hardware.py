@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from depai_robot.adapters import create_oi_frame, daly, jbd, vedirect
 from depai_robot.adapters.battery_board import PackReader
-from depai_robot.adapters.create_oi import CreateBase, CreateBattery
+from depai_robot.adapters.create_oi import CreateBattery, open_create
 from depai_robot.adapters.mcu import McuBoard
 from depai_robot.adapters.serial_line import SerialLine
 from depai_robot.ports import Base, BatteryReading
@@ -164,14 +164,14 @@ class RobotHardware:
 
     def __init__(self, file: HardwareFile) -> None:
         self.file = file
-        line = SerialLine(file.base.port, file.base.baud, 0.2)
         self.base: Wheels
         if file.base.driver == "create-oi":
-            self.base = create = CreateBase(line, self.time_ns, file.base.track_m)
+            self.base = create = open_create(file.base.port, self.time_ns, file.base.track_m)
             self.bms: PackReader = (
                 CreateBattery(create) if file.battery.driver == "create-oi" else open_board(file.battery)
             )
         else:
+            line = SerialLine(file.base.port, file.base.baud, 0.2)
             self.base = board = McuBoard(line, file.base.track_m, self.time_ns)
             self.bms = open_board(file.battery)
         if file.pads is not None:

@@ -1,13 +1,17 @@
 """A base with the Create 2 Open Interface on a pty: wheels, the stop that the interface lacks, faults of the field."""
 
 import math
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from depai_robot.adapters import create_oi_frame as oi
-from depai_robot.adapters.create_oi import COMMAND_TIMEOUT_S, CreateBase, CreateBattery
+from depai_robot.adapters.create_oi import COMMAND_TIMEOUT_S, CreateBase, CreateBattery, open_create
 from depai_robot.adapters.serial_line import SerialLine
+from depai_robot.adapters.wheel_guard import BEAT_TIMEOUT_S
 from depai_robot.app.hardware_probe import probe_port
 from depai_robot.app.robot_hardware import BasePart, BatteryPart, HardwareFile, PadsPart, RobotHardware
 from depai_robot.values.error import ConfigError, DeviceError, DeviceFailedError, DeviceTimeoutError
@@ -191,6 +195,59 @@ def test_closing_stands_still_and_leaves_it_passive(tmp_path):
     assert device.wheels_mmps == (0, 0)
     assert not device.streams
     device.close()
+
+
+DRIVER = """
+import sys, time
+from depai_robot.adapters.create_oi import open_create
+from depai_robot.values.error import DeviceError
+from depai_robot.values.geometry import DriveCommand
+base = open_create(sys.argv[1], time.time_ns)
+while True:
+    try:
+        base.send(DriveCommand(0.3, 0.0))
+        print("drives", flush=True)
+    except DeviceError:
+        time.sleep(1.2)
+    time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_driver_that_is_killed_or_hangs_leaves_wheels_that_stand(number, tmp_path):
+    device = CreateDevice(tmp_path / "create")
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path / "create")], stdout=subprocess.DEVNULL
+    )
+    try:
+        until(lambda: device.wheels_mmps == (300, 300), 20)
+        driver.send_signal(number)
+        told_s = time.monotonic()
+        until(lambda: device.wheels_mmps == (0, 0), 3)
+        assert time.monotonic() - told_s < BEAT_TIMEOUT_S + 1.0
+        driver.kill()
+        driver.wait(5)
+        line = SerialLine(str(tmp_path / "create"), oi.BAUD, 0.2)  # its guard has let go of the line
+        until(lambda: not fails(line.open), 3)
+        line.close()
+    finally:
+        driver.kill()
+        driver.wait(5)
+        device.close()
+
+
+def test_a_guard_that_has_died_is_replaced(tmp_path):
+    device = CreateDevice(tmp_path / "create")
+    base = open_create(str(tmp_path / "create"), time.time_ns)
+    try:
+        until(lambda: device.mode == oi.SAFE_MODE)
+        first = base._guard._child
+        first.kill()
+        until(lambda: base._guard._child.pid != first.pid)
+        assert base._guard._child.poll() is None
+    finally:
+        base.close()
+        device.close()
 
 
 def test_its_battery(pair):

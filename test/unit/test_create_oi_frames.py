@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depai_robot.adapters import create_oi_frame as oi
+from test.serial_device import CreateDevice
 
 STATE = oi.CreateState(
     bumped=False,
@@ -53,6 +54,22 @@ def test_start_asks_for_a_stream_that_fits_into_its_slot():
 
 def test_the_end_stands_still_first():
     assert oi.make_end() == bytes((145, 0, 0, 0, 0, 150, 0, 128))
+
+
+@pytest.mark.parametrize("said", range(5))
+def test_a_rescue_also_ends_a_command_that_was_cut_off(said):
+    device = CreateEars()
+    device.hear(bytes((oi.START, oi.SAFE)) + oi.make_drive(300, 300))
+    device.hear(oi.make_drive(300, 300)[:said] + oi.make_rescue())
+    assert device.wheels_mmps == (0, 0)
+
+
+class CreateEars(CreateDevice):
+    """Only its parser: no line and no thread."""
+
+    def __init__(self) -> None:
+        self.mode, self.wheels_mmps, self.heard, self.starts = oi.OFF_MODE, (0, 0), b"", 0
+        self.deaf = self.dropped = self.charger = self.cliff = False
 
 
 @pytest.mark.parametrize(

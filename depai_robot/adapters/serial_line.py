@@ -9,6 +9,7 @@ A read waits for bytes with its own lock; a write never waits for a read, since 
 
 import contextlib
 import fcntl
+import termios
 import threading
 import time
 from typing import Protocol
@@ -21,6 +22,8 @@ from depai_robot.values.error import ConfigError, DeviceAbsentError, DeviceFaile
 BACK_OFF_FIRST_S = 0.1
 BACK_OFF_MAX_S = 5.0
 USB_PARTS = 4
+_GONE = (serial.SerialException, OSError, termios.error)
+"""What pyserial raises when the device goes; termios.error is no OSError."""
 
 
 def find_port(name: str) -> str:
@@ -107,7 +110,8 @@ class SerialLine:
                 path, self._baud, timeout=self.timeout_s, write_timeout=self.timeout_s, exclusive=True
             )
             fcntl.flock(port.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (serial.SerialException, OSError, ValueError) as error:
+            port.reset_input_buffer()
+        except (*_GONE, ValueError) as error:
             text = str(error)
             if "No such file" in text or ("could not open port" in text and "No such" in text):
                 raise DeviceAbsentError(f"{self.name}: not there") from error
@@ -116,7 +120,6 @@ class SerialLine:
                     f"{path}: permission denied: add the user to group dialout"
                 ) from error
             raise DeviceFailedError(f"{path} can't be opened, or another program has it: {text}") from error
-        port.reset_input_buffer()
         return port
 
     def _rest(self) -> None:
@@ -130,7 +133,7 @@ class SerialLine:
             if port is not None:
                 if self._watcher is not None:
                     self._watcher.closed()
-                with contextlib.suppress(serial.SerialException, OSError):
+                with contextlib.suppress(*_GONE):
                     port.close()
 
     def _lost(self, error: Exception) -> DeviceAbsentError:
@@ -149,7 +152,7 @@ class SerialLine:
                 port.write(data)
             except serial.SerialTimeoutException as error:
                 raise DeviceTimeoutError(f"{self.name}: can't be written to") from error
-            except (serial.SerialException, OSError) as error:
+            except _GONE as error:
                 # A reader may be inside this port: it is closed by whoever holds the reading lock next.
                 self._broken = port
                 port.cancel_read()
@@ -170,7 +173,7 @@ class SerialLine:
                 first: bytes = port.read(1)
                 self._give_up_broken()
                 rest: bytes = port.read(min(most - 1, port.in_waiting)) if first else b""
-            except (serial.SerialException, OSError) as error:
+            except _GONE as error:
                 raise self._lost(error) from error
             return first + rest
 
@@ -180,7 +183,7 @@ class SerialLine:
             if self._port is not None:
                 try:
                     self._port.reset_input_buffer()
-                except (serial.SerialException, OSError) as error:
+                except _GONE as error:
                     raise self._lost(error) from error
 
     def _need(self) -> serial.Serial:

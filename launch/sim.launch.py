@@ -3,11 +3,20 @@
     ros2 launch depai_robot sim.launch.py site:=/tmp/depai seed:=7 dishonest:=over-meter
 
 `depai-robot demo` does the same without ROS's launch, and audits the receipt at the end.
+
+Two robots side by side, in two terminals (the second has a world, stations and keys of its own, on the first's broker
+and chain):
+
+    ros2 launch depai_robot sim.launch.py namespace:=robot_1 site:=/tmp/one
+    ros2 launch depai_robot sim.launch.py namespace:=robot_2 site:=/tmp/two robot:=rover-2 join:=/tmp/one
+
+Each world has a time of its own, so the clock is below the namespace, as the transforms are: /robot_1/clock.
 """
 
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
+    GroupAction,
     IncludeLaunchDescription,
     RegisterEventHandler,
     Shutdown,
@@ -15,7 +24,7 @@ from launch.actions import (
 from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import Node
+from launch_ros.actions import Node, SetRemap
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchDescription
@@ -58,7 +67,7 @@ def world():
 
 
 def generate_launch_description():
-    options = ("seed", "stations", "dishonest", "speed", "camera")
+    options = ("seed", "stations", "dishonest", "speed", "camera", "robot", "join")
     site = ExecuteProcess(
         cmd=["depai-robot", "site", "--out", SITE]
         + [word for name in options for word in (f"--{name}", LaunchConfiguration(name))],
@@ -72,7 +81,8 @@ def generate_launch_description():
         if b"files are in" not in event.text or begun:
             return None
         begun.append(True)
-        return [world(), robot()]
+        below_the_namespace = [SetRemap(f"/{name}", name) for name in ("clock", "tf", "tf_static")]
+        return [GroupAction([*below_the_namespace, world(), robot()])]
 
     return LaunchDescription(
         [
@@ -83,6 +93,10 @@ def generate_launch_description():
             argument("stations", "how many", "3"),
             argument("dishonest", "none, over-meter, no-power, over-claim, bad-signature or vanish", "none"),
             argument("speed", "times real time, where the machine keeps up", "1.0"),
+            argument("robot", "its id", "rover-1"),
+            argument(
+                "join", "site folder of a first robot, whose broker and chain are used; empty: its own", ""
+            ),
             argument("camera", "auto, egl, osmesa or rays", "auto"),
             site,
             RegisterEventHandler(OnProcessIO(target_action=site, on_stdout=begin)),

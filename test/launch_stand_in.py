@@ -25,6 +25,7 @@ NAMES = {
     "launch.actions": [
         "DeclareLaunchArgument",
         "ExecuteProcess",
+        "GroupAction",
         "IncludeLaunchDescription",
         "RegisterEventHandler",
         "Shutdown",
@@ -33,7 +34,7 @@ NAMES = {
     "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
     "launch.substitutions": ["IfElseSubstitution", "LaunchConfiguration", "PathJoinSubstitution"],
     "launch_ros": [],
-    "launch_ros.actions": ["Node"],
+    "launch_ros.actions": ["Node", "SetRemap"],
     "launch_ros.parameter_descriptions": ["ParameterValue"],
     "launch_ros.substitutions": ["FindPackageShare"],
 }
@@ -63,8 +64,15 @@ def load(path: Path) -> list[Said]:
     return entities
 
 
+def _flat(entities: list[Said]) -> list[Said]:
+    flat: list[Said] = []
+    for entity in entities:
+        flat += _flat(entity.args[0]) if type(entity).__name__ == "GroupAction" else [entity]
+    return flat
+
+
 def _handled(handler: Said) -> list[Said]:
     if type(handler).__name__ == "OnProcessIO":
         event = types.SimpleNamespace(text=b"site: files are in /somewhere\n")
-        return handler.kwargs["on_stdout"](event) or []
+        return _flat(handler.kwargs["on_stdout"](event) or [])
     return list(handler.kwargs["on_exit"])

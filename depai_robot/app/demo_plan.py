@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import yaml
 from depai_robot.adapters.broker_process import Kind
 from depai_robot.app.resource import resource_path
 from depai_robot.values.error import ConfigError
+
+FIRST_ROBOT = "rover-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,9 @@ class DemoPlan:
         broker: which.
         camera: which backend.
         energy_milliwh: to buy.
+        robot: its id. Another than the first's where two robots stand side by side.
+        namespace: of every node of the robot and its world; its clock and transforms are below it, too.
+        join: folder of another run, whose chain and broker this one uses; the stations' ids then end in the robot's.
     """
 
     folder: Path
@@ -60,6 +65,9 @@ class DemoPlan:
     broker: Kind = "auto"
     camera: str = "auto"
     energy_milliwh: int = 10_500
+    robot: str = FIRST_ROBOT
+    namespace: str = ""
+    join: Path | None = None
 
 
 def make_world(plan: DemoPlan) -> dict[str, Any]:
@@ -111,7 +119,10 @@ def plan_stations(plan: DemoPlan, docks: list[str]) -> list[StationPlan]:
         made.append(StationPlan("st-shut", "Members only", by_role["shut"], 250_000, 1000, serves=False))
     for number, dock in enumerate(docks[3:], start=4):
         made.append(StationPlan(f"st-{number}", f"Station {number}", dock, 420_000 + 20_000 * number, 2000))
-    return made
+    if plan.join is None:
+        return made
+    # One broker, and one name for each station on it.
+    return [replace(station, id=f"{station.id}-{plan.robot}") for station in made]
 
 
 def describe(plan: DemoPlan) -> str:

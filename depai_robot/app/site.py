@@ -4,20 +4,23 @@
 (``ros2 launch depai_robot sim.launch.py``).
 """
 
+import fcntl
 import os
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
+import msgspec
 import yaml
+from msgspec import Struct
 
 from depai_robot.adapters.anvil import AnvilProcess, call_rpc, fund, place_contracts, start_anvil
 from depai_robot.adapters.broker_process import BrokerProcess, start_broker
 from depai_robot.adapters.web3_chain import NetworkConfig, Web3Chain
 from depai_robot.app.config import NetworkFile, read_yaml
-from depai_robot.app.demo_plan import DemoPlan, StationPlan, make_world, plan_stations
+from depai_robot.app.demo_plan import FIRST_ROBOT, DemoPlan, StationPlan, make_world, plan_stations
 from depai_robot.app.resource import resource_path
 from depai_robot.app.story import StoryWriter
 from depai_robot.app.supervisor import Child, Supervisor
@@ -26,18 +29,36 @@ from depai_robot.perception.dock import parse_dock
 from depai_robot.sim.key import DevelopmentSigner
 from depai_robot.sim.scene import parse_robot, parse_world
 from depai_robot.sim.sdf import face_obj, make_sdf
-from depai_robot.values.error import DeviceFailedError
+from depai_robot.values.error import ConfigError, DeviceFailedError
 from depai_robot.values.identity import address_from_hex, address_to_hex
 
-ROBOT = "rover-1"
+ROBOT = FIRST_ROBOT
 ZONE = "demo"
 ROBOT_USDC_ATOMIC = 5_000_000
 WITHDRAW_DELAY_S = 900
 BLOCK_TIME_S = 1.0
 TRANCHE_MILLIWH = 500
+LOCK = ".site.lock"
+SITE = "site.json"
+"""In a run's folder: where its chain and broker are, for whoever joins."""
 
 Progress = Callable[[str], None]
 S = TypeVar("S", bound="Site")
+
+
+class Around(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the runs of one site share.
+
+    Attributes:
+        chain_url: JSON-RPC of the development chain.
+        broker_host, broker_port: of the message broker.
+        robots: the ids that are taken.
+    """
+
+    chain_url: str
+    broker_host: str
+    broker_port: int
+    robots: tuple[str, ...]
 
 
 class Site:
@@ -56,7 +77,7 @@ class Site:
         self.stations = plan_stations(plan, [dock["id"] for dock in self._world["docks"]])
         self._dock_by_id = {dock["id"]: dock for dock in self._world["docks"]}
         # Keys of this run alone: two demos side by side must not hold the same key, which the key lock refuses.
-        self._key_prefix = f"demo {plan.folder.name[:40]} {os.getpid()}"
+        self._key_prefix = f"demo {plan.folder.name[:40]} {plan.robot} {os.getpid()}"
         self.keys = {
             role: DevelopmentSigner(f"{self._key_prefix} {role}")
             for role in ("identity", "voucher", "payer", "owner")
@@ -64,6 +85,8 @@ class Site:
         self._supervisor: Supervisor | None = None
         self._chain: AnvilProcess | None = None
         self._broker: BrokerProcess | None = None
+        self._around: Around | None = None
+        self._lock: TextIO | None = None
         # A socket's path is at most 107 bytes, and a run's folder may be deep.
         self._sockets = tempfile.TemporaryDirectory(prefix="depai-")
         self.link = Path(self._sockets.name) / "link"
@@ -86,19 +109,19 @@ class Site:
                 part.stop()
         self._broker = self._chain = None
         self._story.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
         self._sockets.cleanup()
 
     def open(self) -> None:
         """Chain, broker, and the files of everybody."""
         plan = self.plan
         logs = plan.folder / "logs"
-        self._step("development chain")
-        self._chain = start_anvil(logs, block_time_s=BLOCK_TIME_S)
-        place_contracts(self._chain.url, resource_path("contracts", "artifacts"))
-        self._fund(self._chain.url)
-        self._step("message broker")
-        self._broker = start_broker(plan.folder / "broker", plan.broker)
-        self._story.tell("broker", program=self._broker.kind)
+        self._lock_folder()
+        self._around = self._start_around(logs) if plan.join is None else self._join(plan.join)
+        self._fund(self._around.chain_url)
+        (plan.folder / SITE).write_bytes(msgspec.json.encode(self._around))
         self._write_files()
         environment = {
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
@@ -107,6 +130,42 @@ class Site:
             "OMP_NUM_THREADS": "1",
         }
         self._supervisor = Supervisor(logs, environment)
+
+    def _lock_folder(self) -> None:
+        """Raises ConfigError when another run has the folder: two must not write the same files and journals."""
+        self._lock = (self.plan.folder / LOCK).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.plan.folder}: in use by another run; give each robot a folder of its own"
+            ) from error
+
+    def _start_around(self, logs: Path) -> "Around":
+        """Chain and broker of our own."""
+        self._step("development chain")
+        self._chain = start_anvil(logs, block_time_s=BLOCK_TIME_S)
+        place_contracts(self._chain.url, resource_path("contracts", "artifacts"))
+        self._step("message broker")
+        self._broker = start_broker(self.plan.folder / "broker", self.plan.broker)
+        self._story.tell("broker", program=self._broker.kind)
+        return Around(self._chain.url, self._broker.host, self._broker.port, (self.plan.robot,))
+
+    def _join(self, folder: Path) -> "Around":
+        """Another run's chain and broker. Raises ConfigError when it has none, or a robot of our name."""
+        path = folder / SITE
+        try:
+            around = msgspec.json.decode(path.read_bytes(), type=Around)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ConfigError(f"{path}: expected the file of a run to join ({error})") from error
+        if self.plan.robot in around.robots:
+            raise ConfigError(
+                f"{folder}: its robot is called {self.plan.robot}, too; give this one another name"
+            )
+        self._step(f"joining {folder}")
+        joined = msgspec.structs.replace(around, robots=(*around.robots, self.plan.robot))
+        path.write_bytes(msgspec.json.encode(joined))
+        return joined
 
     @property
     def start_pose(self) -> list[float]:
@@ -137,6 +196,10 @@ class Site:
             arguments = ["--ros-args"]
         for parameter in parameters:
             arguments += ["-p", parameter]
+        if self.plan.namespace:
+            arguments += ["-r", f"__ns:=/{self.plan.namespace}"]
+            for topic in ("clock", "tf", "tf_static"):
+                arguments += ["-r", f"/{topic}:={topic}"]
         self._supervisor.start_python(name, f"depai_robot.nodes.{name}", *arguments)
 
     def kill_node(self, name: str) -> None:
@@ -194,7 +257,7 @@ class Site:
         self._write(
             "simulation.yaml",
             {
-                "robot": ROBOT,
+                "robot": plan.robot,
                 "world": str((folder / "world.yaml").resolve()),
                 "link": str(self.link),
                 "story": story,
@@ -209,7 +272,7 @@ class Site:
         start = self._world["start"]
         pose = [start["x_m"], start["y_m"], start["yaw_rad"]]
         self._write(
-            "robot.yaml", {"robot": ROBOT, "link": str(self.link), "initial_pose": pose, "story": story}
+            "robot.yaml", {"robot": plan.robot, "link": str(self.link), "initial_pose": pose, "story": story}
         )
         nodes = yaml.safe_load(resource_path("config", "robot_params.yaml").read_text(encoding="utf-8"))
         nodes["/**/wallet"]["ros__parameters"]["initial_pose"] = [float(number) for number in pose]
@@ -234,13 +297,12 @@ class Site:
         (self.plan.folder / name).write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
 
     def _common(self) -> dict[str, Any]:
-        if self._chain is None or self._broker is None:
-            raise DeviceFailedError("the demo's chain and broker do not run")
+        around = self._reach_around()
         return {
             "zone": ZONE,
             "folder": ".",
-            "chain": {"network": "development", "rpc_urls": [self._chain.url]},
-            "broker": {"host": self._broker.host, "port": self._broker.port},
+            "chain": {"network": "development", "rpc_urls": [around.chain_url]},
+            "broker": {"host": around.broker_host, "port": around.broker_port},
             "link": str(self.link),
         }
 
@@ -250,7 +312,7 @@ class Site:
         }
         return {
             "version": 1,
-            "robot": ROBOT,
+            "robot": self.plan.robot,
             **self._common(),
             "keys": names,
             "owner": address_to_hex(self.keys["owner"].address),
@@ -318,13 +380,16 @@ class Site:
     def _network(self) -> NetworkFile:
         return read_yaml(resource_path("config", "network", "development.yaml"), NetworkFile)
 
+    def _reach_around(self) -> "Around":
+        if self._around is None:
+            raise DeviceFailedError("the demo's chain and broker do not run")
+        return self._around
+
     def _open_chain(self) -> Web3Chain:
         network = self._network()
-        if self._chain is None:
-            raise DeviceFailedError("the demo's chain does not run")
         return Web3Chain(
             NetworkConfig(
-                rpc_urls=(self._chain.url,),
+                rpc_urls=(self._reach_around().chain_url,),
                 chain_id=network.chain_id,
                 token=address_from_hex(network.token),
                 token_name=network.token_name,

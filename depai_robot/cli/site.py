@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from depai_robot.app.demo_plan import DemoPlan, describe
+from depai_robot.app.demo_plan import FIRST_ROBOT, DemoPlan, describe
 from depai_robot.app.site import Site
+from depai_robot.values.identity import require_id
 
 POLL_S = 0.5
 
@@ -42,8 +43,24 @@ POLL_S = 0.5
 @click.option(
     "--camera", type=click.Choice(["auto", "egl", "osmesa", "rays"]), default="auto", show_default=True
 )
+@click.option("--robot", default=FIRST_ROBOT, show_default=True, help="Its id.")
+@click.option(
+    "--join",
+    default="",
+    metavar="FOLDER",
+    help="--out of a site that runs: its chain and broker are used, for a second robot.",
+)
 def site(
-    *, out: Path, seed: int, stations: int, dishonest: str, speed: float, broker: str, camera: str
+    *,
+    out: Path,
+    seed: int,
+    stations: int,
+    dishonest: str,
+    speed: float,
+    broker: str,
+    camera: str,
+    robot: str,
+    join: str,
 ) -> None:
     """Run a chain, a broker and stations on loopback, and write the files of a robot's nodes.
 
@@ -51,6 +68,10 @@ def site(
     The nodes themselves are started by others, as on a robot:
       ros2 launch depai_robot sim.launch.py
     runs this command, then the simulated world, the robot and its wallet. Runs until SIGINT or SIGTERM.
+
+    \b
+    A second robot, in a world of its own, with other stations on the same broker and chain:
+      depai-robot site --out out/site-2 --robot rover-2 --join out/site
     """  # noqa: D301
     out.mkdir(parents=True, exist_ok=True)
     plan = DemoPlan(
@@ -62,6 +83,8 @@ def site(
         speed_docked=2 * speed,
         broker=broker,  # type: ignore[arg-type]
         camera=camera,
+        robot=require_id("--robot", robot),
+        join=Path(join).resolve() if join else None,
     )
     (out / "plan.json").write_text(describe(plan), encoding="utf-8")
     ends = threading.Event()

@@ -62,7 +62,7 @@ class BatteryNode(ManagedNode):
         level = DiagnosticStatus.ERROR if self._error else DiagnosticStatus.OK
         status = DiagnosticStatus(
             level=level,
-            name="battery",
+            name=self.status_name("battery"),
             message=self._error or "reading",
             hardware_id="battery",
             values=[KeyValue(key="contact", value=str(self._contact))],

@@ -182,7 +182,7 @@ class DockDetector(ManagedNode):
 
     def _report(self) -> None:
         health = self._health()
-        status = DiagnosticStatus(name="dock_detector", hardware_id="camera")
+        status = DiagnosticStatus(name=self.status_name("dock_detector"), hardware_id="camera")
         if error := self._info_error or self._frame_error:
             status.level, status.message = DiagnosticStatus.ERROR, error
         elif self._intrinsics is None:

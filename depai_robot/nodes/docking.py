@@ -141,7 +141,8 @@ class DockingNode(ManagedNode):
         fit = self._state.scale
         if fit.scale is None:
             return
-        status = DiagnosticStatus(level=DiagnosticStatus.OK, name="dock_scale", hardware_id=self._state.dock)
+        name = self.status_name("dock_scale")
+        status = DiagnosticStatus(level=DiagnosticStatus.OK, name=name, hardware_id=self._state.dock)
         status.message = "the dock is of its model's size"
         if fit.is_wrong:
             status.level = DiagnosticStatus.WARN

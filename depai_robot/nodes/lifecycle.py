@@ -90,6 +90,10 @@ class ManagedNode(LifecycleNode):
         """A parameter's value."""
         return self.get_parameter(name).value
 
+    def status_name(self, name: str) -> str:
+        """For ``/diagnostics``, which all robots of a domain share: the namespace before the name, if there is one."""
+        return f"{self.get_namespace()}/{name}".lstrip("/")
+
     def create_output(self, kind: type, topic: str, quality: QoSProfile) -> "LifecyclePublisher[Any]":
         """A publisher that says nothing unless the node is active."""
         publisher: LifecyclePublisher[Any] = self.create_lifecycle_publisher(kind, topic, quality)

@@ -202,7 +202,7 @@ class Nav2Docking(ManagedNode):
         ready = all(client.server_is_ready() for client in self._nav2.values())
         status = DiagnosticStatus(
             level=DiagnosticStatus.OK if ready else DiagnosticStatus.WARN,
-            name="docking",
+            name=self.status_name("docking"),
             message=self._phase if ready else "Nav2's docking server does not answer",
             hardware_id="nav2",
         )

@@ -210,7 +210,7 @@ class ObjectDetectorNode(ManagedNode):
         self._clear.publish(Bool(data=clear))
 
     def _report(self) -> None:
-        status = DiagnosticStatus(name="object_detector", hardware_id="camera")
+        status = DiagnosticStatus(name=self.status_name("object_detector"), hardware_id="camera")
         refusals = "; ".join(self._finder.refusals)
         if self._error:
             status.level, status.message = DiagnosticStatus.ERROR, self._error

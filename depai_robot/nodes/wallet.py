@@ -246,7 +246,7 @@ class WalletNode(ManagedNode):
             self._phases.publish(String(data=phase))
         status = DiagnosticStatus(
             level=DiagnosticStatus.ERROR if failure else DiagnosticStatus.OK,
-            name="wallet",
+            name=self.status_name("wallet"),
             message=failure or phase,
             hardware_id=self._parts.settings.robot,
             values=[KeyValue(key="phase", value=phase)],

@@ -4,6 +4,7 @@ Base board and Victron's monitors speak by themselves, other boards when they ar
 questions that change nothing are asked; a device that is none of these gets a few bytes that it does not know.
 """
 
+import importlib.util
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from depai_robot.adapters.battery_board import PackReader
 
 LISTEN_S = 0.4
+METER_ANSWER_S = 0.25
+METER_VOLTAGE_MAX_V = 500.0
 BASE_BAUD = 115_200
 PORTS_AT_ONCE = 8
 
@@ -31,7 +34,7 @@ class Found:
         port: its path.
         about: what the adapter says of itself.
         device: driver's name as in hardware.yaml (``depai-mcu``, ``create-oi``, ``vedirect``, ``jbd``,
-            ``daly``), or empty when
+            ``daly``) or kind of meter (``sdm120``, ``pzem017``), or empty when
             nothing answered.
         detail: a reading, or why there is none.
     """
@@ -83,6 +86,9 @@ def probe_port(port: str, about: str = "") -> Found:
             board.close()
         detail = f"{info.voltage_v:.2f} V, {info.current_a:.2f} A, {info.state_of_charge:.0%}"
         return Found(port, about, name, detail)
+    kind, detail = _ask_meter(port)
+    if kind:
+        return Found(port, about, kind, detail)
     return Found(port, about, "", f"nothing that we know answers: {why}")
 
 
@@ -117,6 +123,28 @@ def _ask_create(port: str) -> str:
         return found
     finally:
         line.close()
+
+
+def _ask_meter(port: str) -> tuple[str, str]:
+    """(kind, a reading) of a Modbus meter with the address from the factory; empty without one, or without pymodbus."""
+    if importlib.util.find_spec("pymodbus") is None:
+        return "", ""
+    from depai_robot.adapters.modbus_bus import ModbusBus
+    from depai_robot.adapters.modbus_meter import FORM_BY_KIND, MeterKind, ModbusMeter
+
+    asked: tuple[tuple[MeterKind, int], ...] = (("sdm120", 2400), ("sdm120", 9600), ("pzem017", 9600))
+    for kind, baud in asked:
+        bus = ModbusBus(port, baud, "N", FORM_BY_KIND[kind].stop_bits, METER_ANSWER_S)
+        try:
+            sample = ModbusMeter(bus, kind, 1, 1.0, lambda: 0).sample()
+        except DeviceError:
+            continue
+        finally:
+            bus.close()
+        if sample.voltage_v <= METER_VOLTAGE_MAX_V:
+            said = f"{sample.voltage_v:.1f} V, {sample.power_w:.1f} W, {sample.energy_milliwh / 1e6:.3f} kWh"
+            return kind, f"address 1, {baud} baud: {said}"
+    return "", ""
 
 
 def probe(ports: Sequence[tuple[str, str]]) -> list[Found]:

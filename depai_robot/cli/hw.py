@@ -21,9 +21,10 @@ def probe_command(ports: tuple[str, ...], *, as_json: bool) -> None:
     """Find out what is on the serial ports, and name it.
 
     \b
-    Without PORTS every USB port is looked at. Listens for the base board
-    and for Victron's monitors, then asks as JBD and Daly boards are asked: about 6 s
-    where nothing answers. Nothing that could move or change anything is sent.
+    Without PORTS every USB port is looked at. Listens for our base board, asks as
+    a Create 2 is asked, listens for Victron's monitors, asks as JBD and Daly boards and
+    Modbus meters (address 1; extra: modbus) are asked: about 9 s where nothing answers.
+    Nothing that could move or change anything is sent; a Create that is in use stops.
     Stop the hardware process first: a port has one master.
 
     Exit code 0 when everything was named, 1 when something was not, 2 without ports.

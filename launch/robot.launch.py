@@ -2,13 +2,16 @@
 
     ros2 launch depai_robot robot.launch.py robot_config:=/etc/depai/robot.yaml wallet_config:=/etc/depai/wallet.yaml
 
-The camera and the base are the robot's own drivers (camera/image_raw, camera/camera_info, odom, cmd_vel). The nodes are
-lifecycle nodes that bring themselves up; with autostart:=false a lifecycle manager does (bond_timeout: 0.0, for they
-are Python). Two robots side by side: start this file twice, with two namespaces and two sets of files.
+The camera is the robot's own driver (camera/image_raw, camera/camera_info). So are battery, pads and base (odom,
+cmd_vel), unless hardware_config:=/etc/depai/hardware.yaml starts ours, whose socket robot and wallet read from.
+
+The nodes are lifecycle nodes that bring themselves up; with autostart:=false a lifecycle manager does (bond_timeout:
+0.0, for they are Python). Two robots side by side: start this file twice, with two namespaces and two sets of files.
 """
 
 from launch.actions import DeclareLaunchArgument
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
@@ -51,6 +54,17 @@ def generate_launch_description():
             argument("autostart", "configure and activate the nodes; false under a manager", "true"),
             argument("robot_config", "the robot process's configuration file"),
             argument("wallet_config", "the wallet's configuration file"),
+            argument("hardware_config", "hardware.yaml of our serial drivers; empty for other drivers", ""),
+            # The ports' only owner. After a fault it opens them anew; meanwhile the wheels stand and nobody pays.
+            node(
+                "hardware",
+                "hardware_config",
+                condition=IfCondition(
+                    PythonExpression(["'", LaunchConfiguration("hardware_config"), "' != ''"])
+                ),
+                respawn=True,
+                respawn_delay=2.0,
+            ),
             # The robot's process has no memory to lose: after a fault it starts anew and stands still.
             node("robot", "robot_config", respawn=True, respawn_delay=2.0),
             # Nor has the wallet outside its journal, which is folded, and everything goes on with the same bytes.

@@ -36,7 +36,9 @@ STALE_S = 0.5
 STANDSTILL_S = 1.0
 """So long nobody may want to drive before a base that has stopped by itself is armed again."""
 ASK_S = 0.5
-SPEED_WINDOW_S = 0.12
+FRAME_S = 0.015
+SMOOTHING = 0.1
+SPEED_WINDOW_S = 0.15
 JUMP_MARGIN_M = 0.05
 SPEED_MAX_MPS = 0.6
 """A little more than a wheel can: what is faster was no way, the base was reset."""
@@ -63,7 +65,7 @@ class CreateBase:
         self._splitter = Splitter()
         self._lock = threading.Lock()
         self._state: CreateState | None = None
-        self._state_s = -math.inf
+        self._state_s = self._made_s = -math.inf
         self._pose = Pose2(0.0, 0.0, 0.0)
         self._odometry = Odometry(0, self._pose, 0.0, 0.0)
         self._ways: deque[tuple[float, float, float]] = deque(maxlen=64)
@@ -108,7 +110,7 @@ class CreateBase:
             if before is not None and before.mode == oi.SAFE_MODE != state.mode and not state.charger:
                 self._tripped = True
             self._state_s = now_s
-            self._odometry = Odometry(self._now_ns(), self._pose, *self._speeds(now_s))
+            self._odometry = Odometry(self._now_ns(), self._pose, *self._speeds(self._smooth(now_s)))
             self.trouble = self._judge(state)
 
     def _move(self, before: CreateState, state: CreateState, now_s: float) -> None:
@@ -131,16 +133,25 @@ class CreateBase:
         self._way_m[0] += left_m
         self._way_m[1] += right_m
 
-    def _speeds(self, now_s: float) -> tuple[float, float]:
-        """Over a window: frames come in bundles, so the time between two of them says nothing."""
-        self._ways.append((now_s, self._way_m[0], self._way_m[1]))
-        while now_s - self._ways[0][0] > SPEED_WINDOW_S and len(self._ways) > 2:
+    def _smooth(self, now_s: float) -> float:
+        """When the frame was made: frames come in bundles, but are made every 15 ms."""
+        made_s = self._made_s + FRAME_S
+        made_s += SMOOTHING * (now_s - made_s)
+        if not abs(now_s - made_s) < SPEED_WINDOW_S:
+            self._ways.clear()
+            made_s = now_s
+        self._made_s = made_s
+        return made_s
+
+    def _speeds(self, made_s: float) -> tuple[float, float]:
+        self._ways.append((made_s, self._way_m[0], self._way_m[1]))
+        while made_s - self._ways[0][0] > SPEED_WINDOW_S and len(self._ways) > 2:
             self._ways.popleft()
         then_s, left_m, right_m = self._ways[0]
-        if now_s - then_s < SPEED_WINDOW_S / 4:
+        step_s = made_s - then_s
+        if step_s < SPEED_WINDOW_S / 4:
             return 0.0, 0.0
-        left, right = ((self._way_m[0] - left_m), (self._way_m[1] - right_m))
-        step_s = now_s - then_s
+        left, right = self._way_m[0] - left_m, self._way_m[1] - right_m
         return (left + right) / 2 / step_s, (right - left) / self._track_m / step_s
 
     def _judge(self, state: CreateState) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 
 BEAT_TIMEOUT_S = 0.5
 END_TIMEOUT_S = 1.0
@@ -38,46 +39,50 @@ class WheelGuard:
     def __init__(self, stop: bytes) -> None:
         self._stop = stop
         self._line = -1
+        self._lock = threading.RLock()
         self._child: subprocess.Popen[bytes] | None = None
 
     def opened(self, descriptor: int) -> None:
         """The line is open; from now on beats are expected."""
-        self.closed()
-        self._line = descriptor
-        # Isolated, without site: it starts in a moment and imports nothing of anybody's. A session of its own: Ctrl-C
-        # is for the driver.
-        self._child = subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                "-c",
-                _PROGRAM,
-                str(descriptor),
-                self._stop.hex(),
-                str(BEAT_TIMEOUT_S),
-            ],
-            stdin=subprocess.PIPE,
-            pass_fds=(descriptor,),
-            start_new_session=True,
-        )
-        if self._child.stdin is not None:
-            os.set_blocking(self._child.stdin.fileno(), False)
+        with self._lock:
+            self.closed()
+            self._line = descriptor
+            # Isolated, without site: it starts in a moment and imports nothing of anybody's. A session of its own: Ctrl-C
+            # is for the driver.
+            self._child = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    "-c",
+                    _PROGRAM,
+                    str(descriptor),
+                    self._stop.hex(),
+                    str(BEAT_TIMEOUT_S),
+                ],
+                stdin=subprocess.PIPE,
+                pass_fds=(descriptor,),
+                start_new_session=True,
+            )
+            if self._child.stdin is not None:
+                os.set_blocking(self._child.stdin.fileno(), False)
 
     def beat(self) -> None:
         """The driver lives. A guard that has ended is started again."""
-        child = self._child
-        if child is None or child.stdin is None:
-            return
-        if child.poll() is not None:
-            self.opened(self._line)
-            return
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(child.stdin.fileno(), b".")
+        with self._lock:
+            child = self._child
+            if child is None or child.stdin is None:
+                return
+            if child.poll() is not None:
+                self.opened(self._line)
+                return
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                os.write(child.stdin.fileno(), b".")
 
     def closed(self) -> None:
         """The line is about to be closed: a last stop, and the guard lets go of it. Waits for a second at most."""
-        child, self._child = self._child, None
+        with self._lock:
+            child, self._child = self._child, None
         if child is None or child.stdin is None:
             return
         child.stdin.close()

@@ -78,6 +78,7 @@ class HardwareFile(Struct, frozen=True, forbid_unknown_fields=True):
         version: of this form.
         robot: id; clients of the link ask for it.
         link: path of the socket.
+        description: of the robot, whose limits of motion count, as config/robot.yaml; empty for that one.
         battery, base: see there.
         pads: left out when they are on the base's board.
 
@@ -91,6 +92,7 @@ class HardwareFile(Struct, frozen=True, forbid_unknown_fields=True):
     battery: BatteryPart
     base: BasePart
     pads: PadsPart | None = None
+    description: Annotated[str, Meta(max_length=200)] = ""
 
     def __post_init__(self) -> None:
         inside = self.battery.driver == "create-oi"
@@ -153,6 +155,18 @@ def read_hardware(path: Path) -> HardwareFile:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def stop_wheels(file: HardwareFile) -> str:
+    """Tells a base without a time-out of its own to stand; says what was done. Raises DeviceError."""
+    if file.base.driver != "create-oi":
+        return f"{file.base.port}: a {file.base.driver} board stops by itself"
+    line = SerialLine(file.base.port, file.base.baud, 0.5)
+    try:
+        line.write(create_oi_frame.make_rescue() + create_oi_frame.make_end())
+    finally:
+        line.close()
+    return f"{file.base.port}: the wheels were told to stand"
 
 
 class RobotHardware:

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -41,3 +42,30 @@ def probe_command(ports: tuple[str, ...], *, as_json: bool) -> None:
             about = f"  ({item.about})" if item.about else ""
             click.echo(f"{item.port:20} {item.device or 'unknown':10} {item.detail}{about}")
     sys.exit(0 if all(item.device for item in found) else 1)
+
+
+@hw.command("stop")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    required=True,
+    help="The robot's hardware.yaml.",
+)
+def stop_command(config: Path) -> None:
+    """Tell the wheels to stand, after the hardware process has ended.
+
+    For bases that drive on when nobody speaks to them (create-oi); a systemd unit runs
+    it whenever the robot's service ends, however that came about. Our own board
+    (depai-mcu) stops by itself, and nothing is sent to it. While the hardware process
+    runs the port is its own, and this is refused.
+
+    Exit code 0 when the wheels were told or stop by themselves, 1 when not.
+    """
+    from depai_robot.app.robot_hardware import read_hardware, stop_wheels
+    from depai_robot.values.error import DepaiError
+
+    try:
+        click.echo(stop_wheels(read_hardware(config)))
+    except DepaiError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)

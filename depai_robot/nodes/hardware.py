@@ -1,9 +1,9 @@
 """The robot's hardware process: wheels on ``cmd_vel`` and ``odom``, and the link for wallet, battery and pads.
 
-Takes ``cmd_vel`` (and ``cmd_vel_stamped``), limits it as ``config/robot.yaml`` says, and sends it to the
-microcontroller 50 times a second while it is fresh; without a fresh command it sends nothing more after zero, and the
-board stops by itself. ``emergency_stop`` (Bool, latched) and ``~/emergency_stop`` (SetBool) stop the wheels on the
-board.
+Takes ``cmd_vel`` (and ``cmd_vel_stamped``), limits it as the robot's description says (hardware.yaml names it), and
+sends it to the base 50 times a second while it is fresh; without a fresh command it sends nothing more after zero, and
+the base, or its driver, stops by itself. ``emergency_stop`` (Bool, latched) and ``~/emergency_stop`` (SetBool) stop the
+wheels there.
 """
 
 import threading
@@ -18,7 +18,7 @@ from rclpy.node import Node
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
-from depai_robot.app.resource import resource_path
+from depai_robot.app.description import read_description
 from depai_robot.app.robot_hardware import BMS_PERIOD_S, RobotHardware, read_hardware
 from depai_robot.docking.limit import DriveLimits, DriveState, shape
 from depai_robot.nodes.convert import odometry_to_message
@@ -27,7 +27,6 @@ from depai_robot.nodes.process import run
 from depai_robot.nodes.quality import LATCHED, STATE
 from depai_robot.nodes.transform import OPTICAL_XYZW, Transforms
 from depai_robot.sim.link import LinkServer
-from depai_robot.sim.scene import parse_robot
 from depai_robot.values.error import ConfigError, DepaiError, DeviceError
 from depai_robot.values.geometry import STOP, DriveCommand, Pose3
 
@@ -52,7 +51,7 @@ class HardwareNode(ManagedNode):
         if not name:
             raise ConfigError("the parameter config must name a file: --ros-args -p config:=FILE")
         file = read_hardware(Path(name))
-        robot = parse_robot(resource_path("config", "robot.yaml").read_text(encoding="utf-8"))
+        robot = read_description(file.description, Path(name))
         limits = robot.limits
         self._limits = DriveLimits(
             limits.linear_max_mps,

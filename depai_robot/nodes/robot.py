@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from rclpy.node import Node
 
 from depai_robot.adapters.onnx_session import RuntimeSettings
+from depai_robot.app.description import read_description
 from depai_robot.app.dock_observer import DockObserver, make_observer
 from depai_robot.app.resource import resource_path
 from depai_robot.app.story import StoryWriter
@@ -25,7 +26,6 @@ from depai_robot.perception.dock import parse_dock
 from depai_robot.perception.frame import Frame
 from depai_robot.perception.observation import DockKeypoints, DockObservation
 from depai_robot.sim.link_hardware import LinkRobotHardware
-from depai_robot.sim.scene import parse_robot
 from depai_robot.values.error import ConfigError
 from depai_robot.values.geometry import Pose2
 
@@ -45,6 +45,7 @@ class RobotConfig(Struct, frozen=True, forbid_unknown_fields=True):
         model_report_keys: addresses of those whose report lets models run; empty demands no report.
         inference: providers, threads and the like; see adapters.onnx_session.RuntimeSettings.
         story: folder for story lines and frames, empty for none.
+        description: of the robot (camera, pads), as config/robot.yaml; relative to this file, empty for that one.
         docking: ``own``, or ``nav2`` for Nav2's docking server.
     """
 
@@ -60,6 +61,7 @@ class RobotConfig(Struct, frozen=True, forbid_unknown_fields=True):
     model_report_keys: tuple[str, ...] = ()
     inference: RuntimeSettings = RuntimeSettings()
     story: str = ""
+    description: str = ""
     docking: Literal["own", "nav2"] = "own"
 
 
@@ -113,14 +115,18 @@ class FrameKeeper:
         self._story.tell("detection", **data)
 
 
-def make_nodes(config: RobotConfig) -> list[Node]:
+def make_nodes(config: RobotConfig, path: Path = Path()) -> list[Node]:
     """The three nodes.
+
+    Args:
+        config: what to run.
+        path: of its file.
 
     Raises:
         ConfigError: a file is missing or wrong.
         DeviceAbsentError: no simulation at the link.
     """
-    robot = parse_robot(resource_path("config", "robot.yaml").read_text(encoding="utf-8"))
+    robot = read_description(config.description, path)
     dock_file = resource_path("config", "dock.yaml")
     dock = parse_dock(dock_file.read_text(encoding="utf-8"))
     observer: DockObserver = make_observer(
@@ -155,7 +161,7 @@ def _make() -> list[Node]:
     probe.destroy_node()
     if not path:
         raise ConfigError("robot: the parameter config must name a file: --ros-args -p config:=FILE")
-    return make_nodes(read_config(Path(path)))
+    return make_nodes(read_config(Path(path)), Path(path))
 
 
 def main() -> None:

@@ -65,6 +65,23 @@ def test_systemd_finds_nothing_wrong_with_a_unit(path, tmp_path) -> None:
     assert (done.returncode, about) == (0, [])
 
 
+@pytest.mark.parametrize(("hardware", "given"), [("", []), ("/etc/h.yaml", ["hardware_config:=/etc/h.yaml"])])
+def test_the_robots_unit_starts_our_serial_drivers_when_they_are_named(hardware, given, tmp_path) -> None:
+    """The line as systemd hands it to bash: $$ is a dollar, ${NAME} is expanded before."""
+    service = read_unit(DEPLOY / "systemd" / "depai-robot.service")["Service"]
+    line = re.fullmatch(r"/bin/bash -c '(.*)'", service["ExecStart"]).group(1)
+    launch = line[line.index("ros2 launch") :].replace("$$", "$")
+    assert "${" not in launch.replace("${DEPAI_HARDWARE:+", "")
+    done = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {launch}"],
+        env={"DEPAI_HARDWARE": hardware},
+        capture_output=True,
+        text=True,
+    )
+    assert [word for word in done.stdout.splitlines() if "hardware" in word] == given
+    assert "hw stop" in service["ExecStopPost"]
+
+
 def test_udev_rules_are_whole_and_every_jump_lands() -> None:
     lines = [line for line in RULES.read_text().splitlines() if line and not line.startswith("#")]
     token = re.compile(r'(ENV\{\w+\}|[A-Z]+)(==|!=|\+=|=)"[^"]*"')

@@ -13,6 +13,7 @@ from depai_robot.nodes.dock_detector import DockDetector
 from depai_robot.nodes.docking import DockingNode
 from depai_robot.nodes.fleet_bridge import FleetBridgeNode
 from depai_robot.nodes.gazebo_relay import GazeboRelay
+from depai_robot.nodes.hardware import HardwareNode
 from depai_robot.nodes.lifecycle import ManagedNode
 from depai_robot.nodes.wallet import WalletNode
 from test.launch_stand_in import Said, load
@@ -21,6 +22,7 @@ FILES = sorted(resource_path("launch").glob("*.launch.py"))
 NODES: dict[str, list[type[ManagedNode]]] = {
     "robot": [DockDetector, DockingNode, BatteryNode],
     "wallet": [WalletNode],
+    "hardware": [HardwareNode],
     "gazebo_relay": [GazeboRelay],
     "fleet_bridge": [FleetBridgeNode],
     "simulation": [],
@@ -89,6 +91,21 @@ def test_the_robot_has_the_conventional_arguments_and_comes_up_alone():
     assert conventional <= set(declared)
     needed = {name for name, entity in declared.items() if entity.kwargs["default_value"] is None}
     assert needed == {"robot_config", "wallet_config"}
+
+
+def test_our_serial_drivers_start_only_when_they_are_configured_and_before_who_reads_from_them():
+    entities = load(resource_path("launch", "robot.launch.py"))
+    assert arguments(entities)["hardware_config"].kwargs["default_value"] == ""
+    nodes = {node.kwargs["executable"]: node.kwargs for node in entities if kind(node) == "Node"}
+    assert list(nodes) == ["hardware", "robot", "wallet"]
+    parts = nodes["hardware"]["condition"].args[0].args[0]
+    assert {name: nodes[name].get("condition") for name in ("robot", "wallet")} == dict.fromkeys(
+        ("robot", "wallet")
+    )
+    for value, starts in (("", False), ("/etc/depai/hardware.yaml", True)):
+        expression = "".join(part if isinstance(part, str) else value for part in parts)
+        assert eval(expression) is starts
+    assert nodes["hardware"]["respawn"] is True
 
 
 @pytest.mark.parametrize("name", ["sim", "gazebo"])

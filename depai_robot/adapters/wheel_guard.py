@@ -47,8 +47,8 @@ class WheelGuard:
         with self._lock:
             self.closed()
             self._line = descriptor
-            # Isolated, without site: it starts in a moment and imports nothing of anybody's. A session of its own: Ctrl-C
-            # is for the driver.
+            # Isolated, without site: it starts in a moment and imports nothing of anybody's. A session of its own:
+            # Ctrl-C is for the driver.
             self._child = subprocess.Popen(
                 [
                     sys.executable,

@@ -21,7 +21,6 @@ from test.ros.test_nodes_interface import compare
 from test.serial_device import JbdDevice, McuDevice
 from test.unit.test_serial_frames import RECORDED
 
-
 LINEAR_MAX_MPS = 0.3
 """Less than the package's example allows."""
 

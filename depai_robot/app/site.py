@@ -168,6 +168,11 @@ class Site:
         return joined
 
     @property
+    def zone(self) -> str:
+        """Of the run's stations. A second world has its own: a station is offered to who can drive to it."""
+        return ZONE if self.plan.join is None else f"{ZONE}-{self.plan.robot}"
+
+    @property
     def start_pose(self) -> list[float]:
         """Of the robot in the map, where odometry begins: x m, y m, yaw rad."""
         start = self._world["start"]
@@ -299,7 +304,7 @@ class Site:
     def _common(self) -> dict[str, Any]:
         around = self._reach_around()
         return {
-            "zone": ZONE,
+            "zone": self.zone,
             "folder": ".",
             "chain": {"network": "development", "rpc_urls": [around.chain_url]},
             "broker": {"host": around.broker_host, "port": around.broker_port},

@@ -234,42 +234,83 @@ def check_disk(folder: Path) -> Finding:
 # --- models -------------------------------------------------------------------------------------------------
 
 
-def read_robot(path: Path | None) -> tuple[Path, RuntimeSettings]:
-    """Folder of the models and how they are run, from the robot's file; its other keys are the node's to judge.
+class ModelKeys(Struct, frozen=True):
+    """What the robot's file says of the models; its other keys are the node's to judge (nodes.robot.RobotConfig).
+
+    Attributes:
+        models: their folder; empty for the package's own.
+        inference: how they are run.
+        model_report: file of ``depai-robot model gate``; empty for the one beside the models.
+        model_report_keys: addresses of those whose report lets them run.
+    """
+
+    models: str = ""
+    inference: RuntimeSettings = RuntimeSettings()
+    model_report: str = ""
+    model_report_keys: tuple[str, ...] = ()
+
+    def folder(self) -> Path:
+        """Of the models."""
+        return Path(self.models) if self.models else resource_path("models")
+
+
+def read_robot(path: Path | None) -> ModelKeys:
+    """The robot's file, as far as models go.
 
     Raises:
         ConfigError: it can't be read.
     """
-    own = resource_path("models")
     if path is None:
-        return own, RuntimeSettings()
+        return ModelKeys()
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}: expected keys and values, got {type(tree).__name__}")
-        settings = msgspec.convert(tree.get("inference", {}), RuntimeSettings)
-        models = msgspec.convert(tree.get("models", ""), str)
+        return msgspec.convert(tree, ModelKeys)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
-    return (Path(models) if models else own), settings
+
+
+def check_report(keys: ModelKeys, models_sha256: str) -> Finding:
+    """Whether somebody who is trusted has measured these very models and signed that they passed."""
+    from depai_robot.app.model_gate import REPORT_NAME, require_report
+    from depai_robot.values.identity import address_from_hex
+
+    gate = "measure and sign them: depai-robot model gate --help"
+    if not keys.model_report_keys:
+        return Finding(
+            "report",
+            "warn",
+            "model_report_keys is empty: any models run, measured or not",
+            f"{gate}; then name the signer in model_report_keys of the robot's file",
+        )
+    path = Path(keys.model_report) if keys.model_report else keys.folder() / REPORT_NAME
+    try:
+        trusted = tuple(address_from_hex(key) for key in keys.model_report_keys)
+        require_report(path, models_sha256, trusted)
+    except DepaiError as error:
+        return Finding("report", "fail", str(error), f"the robot would not start; {gate}")
+    return Finding("report", "ok", f"{path}: of these models, passed, signed by a trusted key")
 
 
 def check_models(robot: Path | None) -> list[Finding]:
-    """The models as a robot opens them: manifest, hashes, golden vector; and the provider that then serves."""
+    """The models as a robot opens them (manifest, hashes, golden vector), the provider that serves, their report."""
     from depai_robot.adapters.onnx_detector import OnnxDetector
 
     mend = "Install the package anew, or its onnx extra: pip install 'depai_robot[onnx]'"
     try:
-        folder, settings = read_robot(robot)
+        keys = read_robot(robot)
+        folder = keys.folder()
         offered = ", ".join(available_providers())
-        detector = OnnxDetector(folder, settings=settings)
+        detector = OnnxDetector(folder, settings=keys.inference)
     except DepaiError as error:
         return [
             Finding("models", "fail", str(error), mend),
             Finding("providers", "skipped", "the models do not open"),
         ]
+    report = [] if robot is None else [check_report(keys, detector.model_sha256)]
     models = Finding("models", "ok", f"{detector.manifest.name} in {folder}: hashes and golden vector agree")
     seen = f"{detector.provider} serves; onnxruntime offers {offered}"
     if detector.refusals:
@@ -278,15 +319,19 @@ def check_models(robot: Path | None) -> list[Finding]:
             Finding(
                 "providers", "warn", f"{seen}; refused: {'; '.join(detector.refusals)}", "docs/jetson.md"
             ),
+            *report,
         ]
-    return [models, Finding("providers", "ok", seen)]
+    return [models, Finding("providers", "ok", seen), *report]
 
 
 # --- all of it ----------------------------------------------------------------------------------------------
 
 
-def examine(wallet: Path | None = None, robot: Path | None = None) -> list[Finding]:
+def examine(
+    wallet: Path | None = None, robot: Path | None = None, hardware: Path | None = None
+) -> list[Finding]:
     """Every check, in the order in which a person would mend. Takes seconds; more where a server does not answer."""
+    from depai_robot.app.doctor_hardware import check_hardware
     from depai_robot.app.doctor_wallet import check_wallet
 
     findings = [
@@ -294,6 +339,7 @@ def examine(wallet: Path | None = None, robot: Path | None = None) -> list[Findi
         check_ros(),
         check_dds(),
         guarded("serial", "docs/install.md", check_serial),
+        *([] if hardware is None else check_hardware(hardware)),
         guarded("camera", "docs/install.md", check_camera),
         *check_models(robot),
     ]

@@ -61,10 +61,10 @@ def list_serial_ports() -> list[tuple[str, str]]:
 def probe_port(port: str, about: str = "") -> Found:
     """Listens, then asks."""
     try:
-        heard = _hear_base(port)
+        heard = hear_base(port)
         if heard:
             return Found(port, about, "depai-mcu", heard)
-        heard = _ask_create(port)
+        heard = ask_create(port)
         if heard:
             return Found(port, about, "create-oi", heard)
     except DeviceError as error:
@@ -92,8 +92,9 @@ def probe_port(port: str, about: str = "") -> Found:
     return Found(port, about, "", f"nothing that we know answers: {why}")
 
 
-def _hear_base(port: str) -> str:
-    line = SerialLine(port, BASE_BAUD, LISTEN_S)
+def hear_base(port: str, baud: int = BASE_BAUD) -> str:
+    """What our board says by itself, in words; empty when it is silent. Raises DeviceError."""
+    line = SerialLine(port, baud, LISTEN_S)
     splitter = Splitter()
     try:
         end = time.monotonic() + LISTEN_S
@@ -106,8 +107,11 @@ def _hear_base(port: str) -> str:
     return ""
 
 
-def _ask_create(port: str) -> str:
-    """Asks for mode and battery, and leaves the interface as it mostly was: off. No wheel can move in between."""
+def ask_create(port: str) -> str:
+    """Asks for mode and battery, and leaves the interface as it mostly was: off. No wheel moves in between.
+
+    Empty when nothing answers so. Raises DeviceError.
+    """
     line = SerialLine(port, create_oi_frame.BAUD, LISTEN_S)
     answer = b""
     try:

@@ -254,9 +254,15 @@ def test_a_full_disk_fails(tmp_path, monkeypatch) -> None:
 def test_a_provider_that_does_not_serve_is_a_warning_and_a_damaged_model_a_fail(tmp_path) -> None:
     robot = tmp_path / "robot.yaml"
     robot.write_text("inference: {providers: [tensorrt, cpu]}\n")
-    models, providers = doctor.check_models(robot)
-    assert (models.status, providers.status) == ("ok", "warn")
+    models, providers, report = doctor.check_models(robot)
+    assert (models.status, providers.status, report.status) == ("ok", "warn", "warn")
+    assert "model_report_keys" in report.mend
     assert "CPUExecutionProvider serves" in providers.seen
+    robot.write_text(f"model_report: {tmp_path}/none.jws\nmodel_report_keys: ['0x{'11' * 20}']\n")
+    report = doctor.check_models(robot)[-1]
+    assert (report.name, report.status) == ("report", "fail")
+    assert "none.jws can't be read" in report.seen
+    assert "model gate" in report.mend
     robot.write_text(f"models: {tmp_path}\n")
     models, providers = doctor.check_models(robot)
     assert (models.status, providers.status) == ("fail", "skipped")

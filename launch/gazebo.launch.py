@@ -75,7 +75,8 @@ def robot():
 
 def generate_launch_description():
     site = ExecuteProcess(
-        cmd=["depai-robot", "site", "--out", SITE, "--seed", LaunchConfiguration("seed")],
+        cmd=["depai-robot", "site", "--out", SITE]
+        + [word for name in ("seed", "dishonest") for word in (f"--{name}", LaunchConfiguration(name))],
         output="screen",
         name="site",
     )
@@ -93,6 +94,7 @@ def generate_launch_description():
             argument("log_level", "debug, info, warn or error", "info"),
             argument("site", "folder of the run: files, journals, logs", "depai_site"),
             argument("seed", "of everything random", "1"),
+            argument("dishonest", "none, over-meter, no-power, over-claim, bad-signature or vanish", "none"),
             argument("headless", "no window; renders on the GPU, or slowly without", "false"),
             site,
             RegisterEventHandler(OnProcessIO(target_action=site, on_stdout=begin)),

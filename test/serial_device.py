@@ -99,6 +99,7 @@ class PtyDevice:
             master = self._master
             if master < 0:
                 self._closing.wait(TICK_S)
+                self.tick()
                 continue
             try:
                 ready, _, _ = select.select([master], [], [], TICK_S)

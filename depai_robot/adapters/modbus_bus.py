@@ -57,6 +57,28 @@ class ModbusBus:
             raise DeviceFailedError(f"{self.name}: {what}: expected {count}, got {len(registers)}")
         return registers
 
+    def read_discrete(self, device: int, address: int, count: int) -> list[bool]:
+        """Discrete inputs (function 2). Blocks and raises as above."""
+        what = f"device {device}, discrete inputs {address} to {address + count - 1}"
+        answer = self._ask(what, lambda c: c.read_discrete_inputs(address, count=count, device_id=device))
+        if not count <= len(answer.bits) < count + 8:  # bits come in bytes
+            raise DeviceFailedError(f"{self.name}: {what}: expected {count}, got {len(answer.bits)}")
+        return [bool(bit) for bit in answer.bits[:count]]
+
+    def write_coil(self, device: int, address: int, *, value: bool) -> None:
+        """A coil (function 5), which the device repeats. Blocks and raises as above."""
+        what = f"device {device}, coil {address}"
+        answer = self._ask(what, lambda c: c.write_coil(address, value, device_id=device))
+        if list(answer.bits)[:1] != [value]:
+            raise DeviceFailedError(
+                f"{self.name}: {what}: expected {value} repeated, got {list(answer.bits)[:1]}"
+            )
+
+    def write_holding(self, device: int, address: int, words: list[int]) -> None:
+        """Holding registers (function 16). Blocks and raises as above."""
+        what = f"device {device}, holding registers {address} to {address + len(words) - 1}"
+        self._ask(what, lambda c: c.write_registers(address, words, device_id=device))
+
     def _ask(self, what: str, question: Callable[[ModbusSerialClient], ModbusPDU]) -> ModbusPDU:
         with self._lock:
             client = self._open()

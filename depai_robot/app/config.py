@@ -16,6 +16,7 @@ import yaml
 from msgspec import Meta, Struct
 
 from depai_robot.app.resource import resource_path
+from depai_robot.app.station_hardware import ModbusConnectorPart
 from depai_robot.charging.reconciliation import MeterBand
 from depai_robot.charging.setting import Network, RobotSettings, StationSettings
 from depai_robot.payment.eip712 import DEPOSIT_COLLECTOR, SETTLEMENT
@@ -291,6 +292,7 @@ class StationFile(_Part, frozen=True, kw_only=True):
         served: voucher keys of its customers; left out: everybody.
         settings: prices, timings and limits, see charging.setting.StationSettings.
         link: socket of the simulation that stands for contactor, supply and meter.
+        modbus: real ones, one for each of the meters; instead of the link.
         dishonest: how it cheats; with a simulated link on a development chain only.
     """
 
@@ -309,6 +311,7 @@ class StationFile(_Part, frozen=True, kw_only=True):
     served: list[AddressText] | None = None
     settings: dict[str, int | str | bool] = {}
     link: str | None = None
+    modbus: list[ModbusConnectorPart] | None = None
     dishonest: Dishonesty = "none"
 
 

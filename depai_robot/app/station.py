@@ -25,6 +25,7 @@ from depai_robot.app.performer import StationBody
 from depai_robot.app.program import Program, WrapPerform, make_worker, state_codec
 from depai_robot.app.runner import Runner, Snapshots
 from depai_robot.app.sealing import Keeper, Sealer
+from depai_robot.app.station_hardware import check_connectors, open_connectors
 from depai_robot.app.story import StoryWriter
 from depai_robot.app.telling import StationTeller
 from depai_robot.charging import station
@@ -95,16 +96,13 @@ def open_station(path: Path) -> StationParts:
     cheat = make_cheat(file.dishonest, chain_id)
     if cheat is not None:
         LOG.warning("this station cheats on purpose: %s", file.dishonest)
-    if file.link is None:
-        raise ConfigError(
-            f"{path}: link: expected the socket of a simulation; no driver of real hardware is set"
-        )
+    _check_hardware(file, path)
     folder = resolve(path, file.folder)
     chain = open_chain(network, receiver, path, folder / f"outbox-station-{file.station}.sqlite")
     broker = open_broker(file.broker, path, f"station-{file.station}", will_topic=settings.offer_topic)
     lock, journal = open_locked_journal(folder / f"station-{file.station}.sqlite", identity.address)
     try:
-        hardware = _connect_hardware(file.station, resolve(path, file.link), len(meters))
+        hardware = _connect_hardware(file, path, settings.power_max_w)
     except DepaiError:
         journal.close()
         lock.release()
@@ -129,8 +127,32 @@ def open_station(path: Path) -> StationParts:
     )
 
 
-def _connect_hardware(station_id: str, link: Path, count: int) -> dict[int, Hardware]:
-    return {number: LinkStationHardware(link, station_id, number) for number in range(1, count + 1)}
+def _check_hardware(file: StationFile, path: Path) -> None:
+    if (file.link is None) is (file.modbus is None):
+        raise ConfigError(
+            f"{path}: expected either link, the socket of a simulation, or modbus, real connectors"
+        )
+    if file.modbus is None:
+        return
+    if len(file.modbus) != len(file.meters):
+        raise ConfigError(
+            f"{path}: modbus: expected one for each of {len(file.meters)} meters, got {len(file.modbus)}"
+        )
+    if file.dishonest != "none":
+        raise ConfigError(f"{path}: dishonest: {file.dishonest} is for simulated connectors only")
+    try:
+        check_connectors(file.modbus)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _connect_hardware(file: StationFile, path: Path, power_max_w: float) -> dict[int, Hardware]:
+    if file.modbus is not None:
+        return open_connectors(file.modbus, power_max_w)
+    link = resolve(path, file.link or "")
+    return {
+        number: LinkStationHardware(link, file.station, number) for number in range(1, len(file.meters) + 1)
+    }
 
 
 def _settings(

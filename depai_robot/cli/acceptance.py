@@ -32,6 +32,7 @@ from depai_robot.values.identity import address_to_hex
     help="Only these; may be given again. Default: all.",
 )
 @click.option("--robot", default="robot", show_default=True, help="Its id, for the report.")
+@click.option("--namespace", default="", help="Of its nodes, where several robots share a domain.")
 @click.option("--station", default="", help="The honest station to buy from; any, if empty.")
 @click.option("--cheat-station", default="", help="A station that over-counts on purpose.")
 @click.option("--cut-command", default="", help="Shell command that cuts the broker.")

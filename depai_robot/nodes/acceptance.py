@@ -376,7 +376,7 @@ def check_receipt(receipt: Receipt) -> str:
 def run_suite(options: argparse.Namespace, means: Means, robot_id: str) -> tuple[str, list[StepResult]]:
     """Connects and runs."""
     rclpy.init()
-    node = Node("acceptance")
+    node = Node("acceptance", namespace=options.namespace or None)
     robot = Robot(node, options.timeout)
 
     def tell(result: StepResult) -> None:
@@ -434,6 +434,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", nargs="*", choices=list(STEPS), default=list(STEPS))
     parser.add_argument("--robot", default="robot")
+    parser.add_argument("--namespace", default="")
     parser.add_argument("--timeout", type=float, default=240.0)
     parser.add_argument("--station", default="")
     parser.add_argument("--cheat-station", default="")

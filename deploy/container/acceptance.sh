@@ -18,11 +18,13 @@ python -m pytest -o addopts=--import-mode=importlib -W default -q -rs \
     test/ros/test_nodes_gazebo_relay.py
 
 echo "== Gazebo, headless"
+# launch ends its processes on SIGINT (on SIGTERM it leaves them behind), which a script's jobs ignore but for set -m.
+set -m
 ros2 launch depai_robot gazebo.launch.py headless:=true dishonest:=over-meter "site:=$out/site" \
     > "$out/launch.log" 2>&1 &
 launch=$!
 finish() {
-    kill -TERM "$launch" 2>/dev/null || true
+    kill -INT "$launch" 2>/dev/null || true
     wait "$launch" 2>/dev/null || true
     tail -n 60 "$out/launch.log"
 }

@@ -150,7 +150,8 @@ def test_the_script_parses_and_ends_what_it_started() -> None:
     subprocess.run(["/bin/bash", "-n", str(SCRIPT)], check=True)
     text = SCRIPT.read_text(encoding="utf-8")
     assert "trap finish EXIT" in text
-    assert 'kill -TERM "$launch"' in text, "a job in the background of a script ignores SIGINT"
+    assert text.index("set -m") < text.index("ros2 launch"), "without, a job in the background ignores SIGINT"
+    assert 'kill -INT "$launch"' in text, "launch leaves its processes behind on SIGTERM"
 
 
 def test_the_workflow_builds_that_file_and_may_only_read() -> None:

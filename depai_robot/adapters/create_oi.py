@@ -63,7 +63,7 @@ class CreateBase:
     ) -> None:
         self._line, self._now_ns, self._track_m, self._guard = line, now_ns, track_m, guard
         self._splitter = Splitter()
-        self._lock = threading.Lock()
+        self._lock, self._telling = threading.Lock(), threading.Lock()
         self._state: CreateState | None = None
         self._state_s = self._made_s = -math.inf
         self._pose = Pose2(0.0, 0.0, 0.0)
@@ -174,7 +174,6 @@ class CreateBase:
             state, heard = self._state, now_s - self._state_s <= STALE_S
             if now_s - self._commanded_s > COMMAND_TIMEOUT_S or not heard or self._stopped:
                 self._wheels_mmps = (0, 0)
-            left, right = self._wheels_mmps
             if self._tripped and now_s - self._wished_s > STANDSTILL_S:
                 self._tripped = False
             arm = state is not None and not (self._tripped or state.dropped or state.charger)
@@ -191,11 +190,15 @@ class CreateBase:
                 self._line.write(bytes((oi.SAFE,)) + oi.make_drive(0, 0))
             return
         if now_s - self._told_s >= REPEAT_S:
-            self._tell(left, right)
+            self._tell()
 
-    def _tell(self, left_mmps: int, right_mmps: int) -> None:
-        self._told_s = time.monotonic()
-        self._line.write(oi.make_drive(right_mmps, left_mmps))
+    def _tell(self) -> None:
+        """What is wanted now: whoever writes last has read it last, so no repetition overtakes a stop."""
+        with self._telling:
+            with self._lock:
+                left_mmps, right_mmps = self._wheels_mmps
+            self._told_s = time.monotonic()
+            self._line.write(oi.make_drive(right_mmps, left_mmps))
 
     # --- ports.Base --------------------------------------------------------------------------------------------
 
@@ -220,7 +223,7 @@ class CreateBase:
             if refusal is not None or self._stopped:
                 wheels = (0, 0)
             self._wheels_mmps, self._commanded_s = wheels, now_s
-        self._tell(*wheels)
+        self._tell()
         if refusal is not None:
             raise refusal
         return (
@@ -245,7 +248,7 @@ class CreateBase:
         with self._lock:
             self._stopped = stop
             self._wheels_mmps = (0, 0)
-        self._tell(0, 0)
+        self._tell()
 
     def odometry(self) -> Odometry:
         """See ports.Base. Raises DeviceTimeoutError when the base is silent."""

@@ -17,7 +17,13 @@ from depai_robot.adapters.wheel_guard import BEAT_TIMEOUT_S
 from depai_robot.app.hardware_probe import probe_port
 from depai_robot.app.robot_hardware import BasePart, BatteryPart, HardwareFile, PadsPart, RobotHardware
 from depai_robot.cli.hw import hw
-from depai_robot.values.error import ConfigError, DeviceError, DeviceFailedError, DeviceTimeoutError
+from depai_robot.values.error import (
+    ConfigError,
+    DeviceAbsentError,
+    DeviceError,
+    DeviceFailedError,
+    DeviceTimeoutError,
+)
 from depai_robot.values.geometry import STOP, DriveCommand
 from test.serial_device import CreateDevice, McuDevice
 
@@ -331,3 +337,34 @@ def test_parts_that_do_not_go_together_are_refused():
     ):
         with pytest.raises(ConfigError, match=words):
             HardwareFile(1, "rover-1", "/run/x", *parts)
+
+
+class KeptLine:
+    """Remembers what was written."""
+
+    name = "/dev/slow"
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def read(self, most: int, timeout_s: float) -> bytes:
+        raise DeviceAbsentError("nobody reads in this test")
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_repetition_says_what_is_wanted_when_it_is_written():
+    line = KeptLine()
+    base = CreateBase(line, lambda: 0)
+    base._closing.set()
+    base._thread.join(2)
+    with base._lock:
+        base._wheels_mmps = (300, 300)
+    base.stop_for_emergency(stop=True)
+    base._tell()
+    assert line.written[-2:] == [oi.make_drive(0, 0)] * 2
+    base.close()

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from depai_robot.adapters import modbus_connector
 from depai_robot.adapters.modbus_bus import ModbusBus
 from depai_robot.adapters.modbus_connector import ModbusConnector
 from depai_robot.adapters.modbus_meter import ModbusMeter
@@ -166,7 +167,8 @@ def test_a_pulled_cable_lets_the_head_drop_and_the_station_goes_on_when_it_is_ba
     until(lambda: not _said(connector.present) and not _said(connector.read), 8)
 
 
-def test_without_a_head_there_is_no_connector(tmp_path):
+def test_without_a_head_there_is_no_connector(tmp_path, monkeypatch):
+    monkeypatch.setattr(modbus_connector, "START_S", 1.0)
     device = StationDevice(tmp_path / "station")
     device.deaf_head = True
     try:

@@ -6,6 +6,7 @@ import time
 import pytest
 import yaml
 
+from depai_robot.adapters import modbus_connector
 from depai_robot.app.station_hardware import (
     ModbusConnectorPart,
     ModbusHeadPart,
@@ -35,7 +36,8 @@ def test_two_connectors_may_share_a_line_but_no_address_and_no_speed_differs():
         check_connectors([part("/dev/a", baud=19_200)])
 
 
-def test_a_line_that_is_not_there_is_said_and_lets_go(tmp_path):
+def test_a_line_that_is_not_there_is_said_and_lets_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(modbus_connector, "START_S", 0.5)
     with pytest.raises(DeviceAbsentError, match="no answer of meter and head 2"):
         open_connectors([part(str(tmp_path / "none"))], 300.0)
 

@@ -18,7 +18,7 @@ from depai_robot.nodes.quality import LATCHED, STATE
 from depai_robot.sim.link_hardware import LinkRobotHardware
 from test.ros.conftest import Ros
 from test.ros.test_nodes_interface import compare
-from test.serial_device import JbdDevice, McuDevice
+from test.serial_device import CreateDevice, JbdDevice, McuDevice
 from test.unit.test_serial_frames import RECORDED
 
 LINEAR_MAX_MPS = 0.3
@@ -141,3 +141,39 @@ def test_an_inactive_node_stands(bench: Bench) -> None:
     for _ in range(10):
         bench.drive(0.3)
     assert bench.mcu.linear_mps == 0.0
+
+
+def test_a_create_with_pads_on_their_own_board(ros, ros_domain_id, tmp_path) -> None:
+    create, mcu = CreateDevice(tmp_path / "create"), McuDevice(link=tmp_path / "pads")
+    port = str(tmp_path / "create")
+    file = tmp_path / "hardware.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "version": 1,
+                "robot": "rover-1",
+                "link": str(tmp_path / "link"),
+                "battery": {"driver": "create-oi", "port": port},
+                "base": {"driver": "create-oi", "port": port, "track_m": 0.235},
+                "pads": {"port": str(tmp_path / "pads")},
+            }
+        )
+    )
+    rclpy.try_shutdown()
+    rclpy.init(args=["--ros-args", "-p", f"config:={file}"], domain_id=ros_domain_id)
+    made = Ros(rclpy.get_default_context())
+    try:
+        bench = Bench(made, tmp_path, None, mcu)
+        made.until(lambda: bench.statuses.get("pads board") == bench.statuses.get("base board") == "talks")
+        made.until(lambda: bench.drive(0.3) or min(create.wheels_mmps) > 100)
+        made.until(lambda: bench.drive(0.3) or bench.odometry[-1].pose.pose.position.x > 0.02)
+        bench.emergency.publish(Bool(data=True))
+        made.until(lambda: bench.drive(0.3) or create.wheels_mmps == (0, 0))
+        for _ in range(10):
+            bench.drive(0.3)
+        assert create.wheels_mmps == (0, 0)
+    finally:
+        made.close()
+        rclpy.try_shutdown()
+        create.close()
+        mcu.close()

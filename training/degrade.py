@@ -95,15 +95,17 @@ def _draw_mixed(rng: np.random.Generator) -> Strengths:
     def happens(share: float) -> bool:
         return bool(rng.random() < share * odds)
 
+    everything = rng.random() < 0.15  # dark, covered, moving and noisy at once
+    motion_px = float(rng.uniform(2, 20)) if happens(0.36) else 0.0
     return Strengths(
         glare=int(happens(0.3)) + int(happens(0.1)),
         shadows=int(happens(0.3)) + int(happens(0.1)),
         dirt=float(rng.uniform(0.01, 0.2)) if happens(0.2) else 0.0,
-        occlusion=float(rng.uniform(0.03, 0.32)) if happens(0.33) else 0.0,
-        motion_px=_between(rng, 2, 20) if happens(0.36) else 0.0,
-        focus_px=float(rng.uniform(0.5, 3.5)) if happens(0.2) else 0.0,
-        exposure=float(rng.uniform(0.05, 0.2)) if happens(0.25) else _between(rng, 0.4, 1.6),
-        noise=_between(rng, 0.001, 0.07) if happens(0.45) else _between(rng, 0.001, 0.02),
+        occlusion=float(rng.uniform(0.03, 0.32)) if everything or happens(0.33) else 0.0,
+        motion_px=float(rng.uniform(3, 12)) if everything else motion_px,
+        focus_px=float(rng.uniform(0.5, 3.5)) if happens(0.2) and not everything else 0.0,
+        exposure=float(rng.uniform(0.05, 0.2)) if everything or happens(0.2) else _between(rng, 0.4, 1.6),
+        noise=_between(rng, 0.001, 0.07) if everything or happens(0.4) else _between(rng, 0.001, 0.02),
         rolling_px=float(rng.uniform(-20, 20)) if happens(0.2) else 0.0,
         distortion=draw_lens(rng) if happens(0.2) else (0.0, 0.0, 0.0, 0.0, 0.0),
         jpeg=int(rng.integers(12, 90)) if happens(0.2) else 0,

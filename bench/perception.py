@@ -12,6 +12,7 @@ without a dock, with things that are like one. Outcomes lie in out/perception/, 
 import argparse
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,6 +38,7 @@ SEED, SPLIT = 2026, "bench"
 ALL_BANDS_M = (*BANDS_M, (8.0, 8.0))
 PER_CELL, ROOMS, ROOMS_PER_CELL = 300, {"homography": 14_000, "simulator": 6_000}, 500
 QUICK = 30
+RESTARTS = 10
 OURS = "models"
 
 
@@ -102,12 +104,12 @@ def labelled(sample: Sample, index: int) -> LabelledFrame:
 
 def measure_cell(cell: Cell, models: str, folder: str) -> str:
     """One cell, written as a file of its own when it is done."""
-    from bench.tag_peer import AprilTag, Aruco, judge_peer
+    from bench.tag_peer import judge_peer, make_peers
 
     cv2.setNumThreads(1)
     cv2.setRNGSeed(OPENCV_SEED)
     detector, dock = OnnxDetector(Path(models)), load_dock()
-    peers = [Aruco(), AprilTag()] if cell.band_m is not None else []
+    peers = make_peers() if cell.band_m is not None else ()
     renderer = open_renderer(cell.renderer, SEED, SPLIT)
     lines = []
     for index, request in requests(cell):
@@ -125,12 +127,20 @@ def measure_cell(cell: Cell, models: str, folder: str) -> str:
 
 def measure_all(work: list[Cell], models: Path, folder: Path, jobs: int) -> None:
     """Everything that is not there yet; a change of models wants another folder."""
-    left = [cell for cell in work if not (folder / f"{cell.name}.jsonl").is_file()]
-    print(f"{len(left)} of {len(work)} cells to measure, into {folder}", flush=True)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(measure_cell, cell, str(models), str(folder)) for cell in left]
-        for count, done in enumerate(as_completed(running), 1):
-            print(f"[{count} of {len(left)}] {done.result()}", flush=True)
+    for _ in range(RESTARTS):
+        left = [cell for cell in work if not (folder / f"{cell.name}.jsonl").is_file()]
+        print(f"{len(left)} of {len(work)} cells to measure, into {folder}", flush=True)
+        try:
+            with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+                running = [pool.submit(measure_cell, cell, str(models), str(folder)) for cell in left]
+                for count, done in enumerate(as_completed(running), 1):
+                    print(f"[{count} of {len(left)}] {done.result()}", flush=True)
+        except BrokenProcessPool:
+            # A peer's native code was seen to corrupt its heap; what is measured is kept.
+            print("a process died; going on with what is left", flush=True)
+        else:
+            return
+    raise SystemExit(f"processes died {RESTARTS} times; run it again to go on")
 
 
 def read_lines(work: list[Cell], folder: Path) -> list[Line]:

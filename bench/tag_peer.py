@@ -6,6 +6,7 @@ favours the peers: they are not asked to tell a dock's tag from another.
 """
 
 import time
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -64,6 +65,12 @@ class AprilTag:
         ]
         # It counts from the bottom left, and from the pixel's corner instead of its centre.
         return [tag.corners[::-1] - 0.5 for tag in good]
+
+
+@lru_cache(maxsize=1)
+def make_peers() -> tuple[Any, ...]:
+    """Both, once for a process: after AprilTag's detector was given back, a heap was seen corrupted."""
+    return Aruco(), AprilTag()
 
 
 def judge_peer(peer: Any, dock: DockModel, item: LabelledFrame) -> Judged:

@@ -54,12 +54,13 @@ class PretendFeed:
 class World:
     """A simulated fleet, a pretend feed and the app on them."""
 
-    def __init__(self, folder, robots=30, role=Role.OPERATOR, seed=5):
+    def __init__(self, folder, robots=30, role=Role.OPERATOR, seed=5, desk=None):
         self.feed = PretendFeed()
         self.sim = FleetSim(robots, seed=seed)
         self.hub = Hub(
             HubSettings(BrokerAddress("127.0.0.1", 9), history=folder / "fleet.sqlite", role=role, who="ann"),
             self.feed,
+            desk,
         )
         self.app = FleetApp(self.hub, folder)
 

@@ -35,11 +35,13 @@ from depai_robot.console.look import (
     station_sheet,
 )
 from depai_robot.console.mapview import MapView
+from depai_robot.console.order import Order, describe
 from depai_robot.console.pace import Collector
 from depai_robot.console.page import robot_as_json
 from depai_robot.console.query import FILTERS, SEARCH_MAX, Query, select
-from depai_robot.console.screen import CommandScreen, ConfirmScreen, HelpScreen, RobotScreen
+from depai_robot.console.screen import CommandScreen, ConfirmScreen, HelpScreen, OrderScreen, RobotScreen
 from depai_robot.console.station import Station
+from depai_robot.fleet.command import Command as SignedCommand
 from depai_robot.values.error import DepaiError
 
 PUMP_S = 0.05
@@ -69,10 +71,10 @@ ContentSwitcher { height: 1fr; }
 #hint { text-style: reverse; }
 #search { height: 1; border: none; padding: 0; display: none; }
 #search.open { display: block; }
-HelpScreen, ConfirmScreen, CommandScreen { align: center middle; }
+HelpScreen, ConfirmScreen, CommandScreen, OrderScreen { align: center middle; }
 #help { width: 76; max-width: 100%; height: auto; max-height: 100%; border: round $primary; padding: 0 1;
   background: $surface; }
-#confirm, #command { width: 64; max-width: 100%; height: auto; border: heavy $warning; padding: 1 2;
+#confirm, #command, #order { width: 64; max-width: 100%; height: auto; border: heavy $warning; padding: 1 2;
   background: $surface; }
 #command OptionList { height: auto; max-height: 12; border: none; }
 #robot-scroll { height: 1fr; }
@@ -173,6 +175,8 @@ class FleetApp(App[None]):
     def _pump(self) -> None:
         burst = self.hub.feed.waiting_count > BURST and self._collector.quiet_s > TYPING_S
         self.hub.pump(BURST_BUDGET_S if burst else PUMP_BUDGET_S)
+        for words, well in self.hub.take_words():
+            self.notify(words, severity="information" if well else "warning", markup=False)
         if len(self.screen_stack) > 1:
             return
         if len(self.fleet.robots) and not self.grid("fleet").rows:
@@ -390,8 +394,11 @@ class FleetApp(App[None]):
     def ask_command(self, robot: Robot) -> None:
         """Which command, whether really, and off it goes."""
 
-        def chosen(command: Command | None) -> None:
+        def chosen(command: Command | Order | None) -> None:
             if command is None:
+                return
+            if isinstance(command, Order):
+                self._ask_order(robot, command)
                 return
             question = f"{command.label}: {robot.key}?"
             self.push_screen(ConfirmScreen(question, command.warning), lambda yes: confirmed(command, yes))
@@ -400,7 +407,26 @@ class FleetApp(App[None]):
             if yes:
                 self._try(lambda: self.hub.command(robot, command), f"sent: {command.label} to {robot.name}")
 
-        self.push_screen(CommandScreen(robot), chosen)
+        self.push_screen(CommandScreen(robot, orders=self.hub.desk is not None), chosen)
+
+    def _ask_order(self, robot: Robot, order: Order) -> None:
+        """What it says, what will be signed, and off it goes; the answer is shown when it comes."""
+
+        def filled(form: tuple[dict[str, str], str] | None) -> None:
+            if form is None:
+                return
+            prepared: list[SignedCommand] = []
+            if self._try(lambda: prepared.append(self.hub.prepare(robot, order, *form)), ""):
+                question = f"Sign and send?\n\n{describe(prepared[0])}"
+                self.push_screen(
+                    ConfirmScreen(question, order.warning), lambda yes: confirmed(prepared[0], yes)
+                )
+
+        def confirmed(command: SignedCommand, yes: bool | None) -> None:
+            if yes:
+                self._try(lambda: self.hub.order(robot, command), f"signed and sent: {order.label}")
+
+        self.push_screen(OrderScreen(robot, order), filled)
 
     def action_acknowledge(self) -> None:
         """This alert has been seen."""

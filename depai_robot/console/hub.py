@@ -4,8 +4,10 @@
 """
 
 import getpass
+import secrets
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from depai_robot.adapters.paho_feed import PahoFeed
 from depai_robot.console.command import Command, Role, instant_action
 from depai_robot.console.fleet import DAY_S, IDLE_PHASES, Fleet, Robot
 from depai_robot.console.history import AuditRow, History, Sample
+from depai_robot.console.order import ANSWERS, Answer, Order, OrderDesk, is_answer, make_order, read_answer
+from depai_robot.console.vda import clean
+from depai_robot.fleet.command import Command as SignedCommand
 from depai_robot.values.error import ConfigError, DepaiError
 
 INTERFACES = ("uagv/v2",)
@@ -21,6 +26,7 @@ OFFERS = "depai/v1/+/stations/+/offer"
 SAMPLE_EVERY_S = 300
 BATCH = 250
 RESTORE_SESSIONS_MAX = 5_000
+ANSWER_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +56,12 @@ class Hub:
     Args:
         settings: see there.
         feed: for tests; made from the settings if None.
+        desk: who signs orders here; None gives none.
     """
 
-    def __init__(self, settings: HubSettings, feed: PahoFeed | None = None) -> None:
+    def __init__(
+        self, settings: HubSettings, feed: PahoFeed | None = None, desk: OrderDesk | None = None
+    ) -> None:
         for interface in settings.interfaces:
             if interface.count("/") != 1 or any(c in interface for c in "#+ "):
                 raise ConfigError(f"interface {interface!r}, expected <name>/<major>, as uagv/v2")
@@ -67,6 +76,9 @@ class Hub:
         self._header_id = 0
         self._opened: dict[str, tuple[str, ...]] = {}
         self._results: dict[str, tuple[str, str, str]] = {}
+        self.desk = desk
+        self._orders: dict[str, tuple[str, SignedCommand, float]] = {}
+        self._said: list[tuple[str, bool]] = []
         self._sampled_s: dict[str, int] = {}
 
     def start(self) -> None:
@@ -76,6 +88,8 @@ class Hub:
             prefix = f"{interface}/{self.settings.manufacturer}/+"
             self.feed.subscribe(f"{prefix}/connection", f"{prefix}/state")
         self.feed.subscribe(OFFERS)
+        if self.desk is not None:
+            self.feed.subscribe(ANSWERS)
         self.feed.start()
 
     def close(self) -> None:
@@ -91,7 +105,10 @@ class Hub:
         while time.perf_counter() - begin < budget_s:
             arrivals = self.feed.take(BATCH)
             for topic, payload, retained in arrivals:
-                self.fleet.ingest(topic, payload, retained=retained, now_s=now_s)
+                if is_answer(topic):
+                    self._take_answer(read_answer(topic, payload))
+                else:
+                    self.fleet.ingest(topic, payload, retained=retained, now_s=now_s)
             count += len(arrivals)
             if len(arrivals) < BATCH:
                 break
@@ -101,6 +118,7 @@ class Hub:
             if self.feed.connected:
                 self.fleet.tick(now_s)
             self._follow_results(now_s)
+            self._give_up_orders()
             self.keep(now_s)
         self.pump_seconds += time.perf_counter() - begin
         return count
@@ -145,6 +163,72 @@ class Hub:
             self.note("not sent", robot.key, f"{command.name}: {error}")
             raise
         return action_id
+
+    def prepare(self, robot: Robot, order: Order, values: Mapping[str, str], reason: str) -> SignedCommand:
+        """An order as it would be signed now, to be shown before it is.
+
+        Raises:
+            ConfigError: the role does not allow it, there is no key, or a field is not filled in well.
+        """
+        self._desk(order.kind, robot)
+        return make_order(
+            robot.address.serial,
+            order,
+            values,
+            reason,
+            order_id=secrets.token_hex(8),
+            now_s=int(time.time()),
+        )
+
+    def order(self, robot: Robot, command: SignedCommand) -> None:
+        """Signs and sends an order. The audit row is on disk before; the answer comes in :meth:`take_words`.
+
+        Raises:
+            ConfigError: the role does not allow it, or there is no key.
+            DeviceFailedError: no connection, or no audit row could be written: nothing was sent.
+        """
+        desk = self._desk(command.kind, robot)
+        token = desk.seal(command)
+        detail = f"{command.id} by {desk.operator}: {command.reason}"
+        self.note(f"order {command.kind}", robot.key, detail)
+        self._orders[command.id] = (robot.key, command, time.monotonic() + ANSWER_WITHIN_S)
+        try:
+            self.feed.publish(f"depai/v1/fleet/{command.robot}/command", token.encode(), qos=1)
+        except DepaiError as error:
+            del self._orders[command.id]
+            self.note("not sent", robot.key, f"order {command.kind}: {error}")
+            raise
+
+    def take_words(self) -> list[tuple[str, bool]]:
+        """What robots said to our orders since the last call: a line, and whether all is well."""
+        said, self._said = self._said, []
+        return said
+
+    def _desk(self, kind: str, robot: Robot) -> OrderDesk:
+        if not self.may(Role.OPERATOR):
+            self.note("refused", robot.key, f"order {kind}: role {self.settings.role.name.lower()}")
+            raise ConfigError("a viewer sends no orders; start the console with --role operator")
+        if self.desk is None:
+            raise ConfigError("orders are signed: start the console with --operator-key")
+        return self.desk
+
+    def _take_answer(self, answer: Answer | None) -> None:
+        waiting = self._orders.get(answer.id) if answer is not None else None
+        if answer is None or waiting is None or waiting[1].robot != answer.robot:
+            return  # to somebody else's order
+        key, command, _ = self._orders.pop(answer.id)
+        text = clean(answer.text(), 200)
+        self.note("answer", key, f"order {command.kind} {answer.id}: {text}")
+        self._said.append((text, answer.accepted))
+
+    def _give_up_orders(self) -> None:
+        for order_id, (key, command, until_s) in list(self._orders.items()):
+            if time.monotonic() < until_s:
+                continue
+            del self._orders[order_id]
+            text = f"{command.robot} does not answer within {ANSWER_WITHIN_S:g} s; it may still obey"
+            self.note("no answer", key, f"order {command.kind} {order_id}")
+            self._said.append((text, False))
 
     def acknowledge(self, subject: str, kind: str) -> bool:
         """An operator has seen an alert; False when there is nothing to acknowledge.

@@ -17,10 +17,11 @@ import click
 from depai_robot import __version__
 from depai_robot.adapters.paho_broker import BrokerAddress, Tls
 from depai_robot.console import pace
-from depai_robot.console.command import parse_role
+from depai_robot.console.command import Role, parse_role
 from depai_robot.console.dayreport import parse_day, write_day
 from depai_robot.console.history import History
 from depai_robot.console.hub import INTERFACES, Hub, HubSettings
+from depai_robot.console.order import OrderDesk
 from depai_robot.console.query import FILTERS, SORTS, Query
 from depai_robot.values.error import ConfigError, DepaiError
 
@@ -87,6 +88,19 @@ def _address(
 )
 @click.option("--who", default="", help="Your name in the audit log (default: the user).")
 @click.option(
+    "--operator-key",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Your keystore, for signed orders: pause spending, lower a limit, bar a station. Needs --role operator.",
+)
+@click.option(
+    "--operator-password-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="File of its passphrase, mode 0600. Without it you are asked.",
+)
+@click.option(
+    "--chain-id", type=int, default=31337, show_default=True, help="That the robots' identities live on."
+)
+@click.option(
     "--history",
     type=click.Path(path_type=Path, dir_okay=False),
     default=None,
@@ -115,6 +129,9 @@ def cli(
     manufacturer: str,
     role: str,
     who: str,
+    operator_key: Path | None,
+    operator_password_file: Path | None,
+    chain_id: int,
     history: Path | None,
     no_history: bool,
     metrics_port: int | None,
@@ -127,6 +144,7 @@ def cli(
     \b
       depai-fleet --broker mqtt.example:8883 --ca ca.crt --cert ann.crt --key ann.key
       depai-fleet --role operator --who ann     may send commands, each after a question
+      depai-fleet --role operator --operator-key ann.json    also signed orders about a robot's money
       depai-fleet watch --json | jq .           for scripts
       depai-fleet report --day yesterday        spend, energy, failures: HTML and CSV
       depai-fleet serve                         the same screen in a browser
@@ -140,16 +158,48 @@ def cli(
     context.obj = HubSettings(address, interface, path, right, who, manufacturer)
     context.meta["metrics_port"] = metrics_port
     if context.invoked_subcommand is None:
-        _open_screen(context.obj, export_folder, metrics_port)
+        desk = None
+        if operator_key is not None:
+            if right < Role.OPERATOR:
+                raise ConfigError("--operator-key is of no use to a viewer: say --role operator")
+            desk = open_desk(operator_key, operator_password_file, chain_id)
+        _open_screen(context.obj, export_folder, metrics_port, desk)
 
 
-def _open_screen(settings: HubSettings, export_folder: Path, metrics_port: int | None) -> None:
+def open_desk(key: Path, password_file: Path | None, chain_id: int) -> OrderDesk:
+    """Opens an operator's keystore; the passphrase comes from a file or is asked before the screen opens.
+
+    Raises:
+        ConfigError: no such key, a wrong passphrase, or nobody to ask.
+    """
+    from depai_robot.adapters.core_dump import forbid_core_dumps
+    from depai_robot.adapters.keystore_signer import KeystoreSigner
+    from depai_robot.app.config import PassphrasePart
+    from depai_robot.app.fleet_guard import seal_document
+    from depai_robot.app.passphrase import read_passphrase
+    from depai_robot.values.identity import address_to_hex
+
+    forbid_core_dumps()
+    if password_file is not None:
+        part = PassphrasePart(password_file=str(password_file.absolute()))
+        passphrase = read_passphrase(part, Path("command line"), str(key))
+    elif sys.stdin.isatty():
+        passphrase = str(click.prompt(f"Passphrase of {key}", hide_input=True))
+    else:
+        raise ConfigError("no terminal to ask for the passphrase: say --operator-password-file")
+    signer = KeystoreSigner(key, passphrase)
+    return OrderDesk(address_to_hex(signer.address), lambda command: seal_document(command, signer, chain_id))
+
+
+def _open_screen(
+    settings: HubSettings, export_folder: Path, metrics_port: int | None, desk: OrderDesk | None
+) -> None:
     pace.prepare()
     from depai_robot.console.app import FleetApp
 
     # A library's warning would be written across the screen.
     logging.getLogger().addHandler(logging.NullHandler())
-    hub = Hub(settings)
+    hub = Hub(settings, desk=desk)
     _metrics(hub, metrics_port)
     FleetApp(hub, export_folder).run()
 

@@ -9,13 +9,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen, Screen
-from textual.widgets import OptionList, Static
+from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from depai_robot.console.command import COMMANDS, Command, Role
 from depai_robot.console.fleet import DAY_S, Robot
 from depai_robot.console.hub import Hub, sample_of
 from depai_robot.console.look import DIM
+from depai_robot.console.order import ORDERS, REASON_MAX, STATION, Order
 from depai_robot.console.page import (
     PAGES,
     changes_page,
@@ -37,7 +38,8 @@ depai-fleet: the fleet at a glance. Everything has a key; nothing needs a mouse.
               station, mode or trouble. Enter keeps it, Esc clears it
  f            filter: all, alerts, charging, away, low, manual
  s  S         order by the next column; the other way round
- c            command to the robot under the cursor (operator)
+ c            command to the robot under the cursor (operator); with
+              --operator-key also signed orders about its money
  a  A         acknowledge this alert; all that are shown (operator)
  o            alerts: also those that are over
  x            export what is shown, as CSV and JSON
@@ -104,14 +106,15 @@ class ConfirmScreen(ModalScreen[bool]):
         self.dismiss(answer)
 
 
-class CommandScreen(ModalScreen[Command | None]):
-    """Which command."""
+class CommandScreen(ModalScreen[Command | Order | None]):
+    """Which command, or which signed order where there is a key."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "close", "Back")]
 
-    def __init__(self, robot: Robot) -> None:
+    def __init__(self, robot: Robot, *, orders: bool = False) -> None:
         super().__init__()
         self._robot = robot
+        self._choices: list[Command | Order] = [*COMMANDS, *(ORDERS if orders else ())]
 
     def compose(self) -> ComposeResult:
         """See Textual."""
@@ -119,8 +122,8 @@ class CommandScreen(ModalScreen[Command | None]):
             yield Static(Text(f"Command to {self._robot.name} ({self._robot.status()})", style="bold"))
             yield OptionList(
                 *(
-                    Option(Text(f"{number} {c.label}"), id=c.name)
-                    for number, c in enumerate(COMMANDS, start=1)
+                    Option(Text(f"{number} {c.label}" if isinstance(c, Command) else f"  {c.label} (signed)"))
+                    for number, c in enumerate(self._choices, start=1)
                 )
             )
             yield Static(Text("Enter or its number; Esc: none", style=DIM))
@@ -133,10 +136,51 @@ class CommandScreen(ModalScreen[Command | None]):
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Enter or a click."""
-        self.dismiss(COMMANDS[event.option_index])
+        self.dismiss(self._choices[event.option_index])
 
     def action_close(self) -> None:
         """Back without one."""
+        self.dismiss(None)
+
+
+class OrderScreen(ModalScreen[tuple[dict[str, str], str] | None]):
+    """What an order says: its fields, and a reason, which is always wanted. Enter goes on; in the last one it ends."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "Back")]
+
+    def __init__(self, robot: Robot, order: Order) -> None:
+        super().__init__()
+        self._robot, self._order = robot, order
+
+    def compose(self) -> ComposeResult:
+        """See Textual."""
+        with Vertical(id="order"):
+            yield Static(Text(f"{self._order.label}: {self._robot.name}", style="bold"))
+            for name in self._order.fields:
+                hint = "0x and 40 digits" if name == STATION else "atomic units (1 USDC = 1000000), or empty"
+                yield Static(Text(name))
+                yield Input(placeholder=hint, id=f"field-{name}", compact=True)
+            yield Static(Text("reason, kept in both audit logs"))
+            yield Input(max_length=REASON_MAX, id="reason", compact=True)
+            yield Static(Text("Enter: next, then what will be signed; Esc: none", style=DIM))
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Nobody else's business."""
+        event.stop()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """On to the next field, or back with all of them."""
+        event.stop()  # the main screen's search listens too
+        inputs = list(self.query(Input))
+        place = inputs.index(event.input)
+        if place + 1 < len(inputs):
+            inputs[place + 1].focus()
+            return
+        values = {name: self.query_one(f"#field-{name}", Input).value for name in self._order.fields}
+        self.dismiss((values, event.input.value))
+
+    def action_close(self) -> None:
+        """Back without an order."""
         self.dismiss(None)
 
 

@@ -24,6 +24,7 @@ COLOURS = ("#013a63", "#2a6f97", "#61a5c2", "#d1495b", "#edae49", "#66a182", "#8
 FAR_M = 7.0
 NONE = "-"
 WORST = 100
+THRESHOLDS = (0.9, 0.95, 0.98, 0.99)
 THUMB_PX = (192, 144)
 
 Pick = Callable[[Line], bool]
@@ -142,6 +143,23 @@ def errors(lines: list[Line]) -> list[str]:
         rows.append([row.name, str(row.docks), share(row.wrong, row.docks, 3), *cells])
     head = ["range", "frames", "wrong %", "position p50 mm", "p95 mm", "lateral p95 mm", "yaw p50 °", "p95 °"]
     return table(head, rows)
+
+
+def thresholds(lines: list[Line]) -> list[str]:
+    """What a stricter gate would publish, from the confidence that each pose came with."""
+    near = select(lines, by(OURS), has_dock, within(0, 5.0))
+    rooms = select(lines, by(OURS), lambda line: not has_dock(line))
+    rows = []
+    for threshold in THRESHOLDS:
+        kept = [o for o in near if o.published and o.confidence >= threshold]
+        good = sum(o.usable for o in kept)
+        false = sum(o.published and o.confidence >= threshold for o in rooms)
+        rows.append(
+            [f"{threshold:g}", share(good, len(near)), share(len(kept) - good, len(near), 3), str(false)]
+        )
+    return table(
+        ["gate's threshold", "usable %, to 5 m", "wrong %, to 5 m", f"false of {len(rooms):,}"], rows
+    )
 
 
 def plot(
@@ -291,6 +309,7 @@ def write_page(lines: list[Line], work: list[Cell], models: Path, folder: Path) 
         text += ["All conditions, by range:", ""]
         text += matrix(lines, renderer, lambda o: band_of(o.range_m or 0), bands)
     text += ["### Errors of what we publish, both renderers, all conditions", "", *errors(lines)]
+    text += ["### What a stricter gate would publish", "", *thresholds(lines)]
     draw_plots(lines, folder)
     serious = draw_worst(lines, work, folder / "perception-worst.jpg")
     text += [

@@ -19,10 +19,8 @@ import psutil
 import rclpy
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.srv import GetState
-from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from sensor_msgs.msg import BatteryState, Image
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
@@ -67,7 +65,6 @@ class Listener:
         self.pose_ms: list[float] = []
         self.done_ms: list[float] = []
         self.battery_s: list[float] = []
-        self.battery_ms: list[float] = []
         self.answered = 0
         self.commands = self.node.create_publisher(String, "docking/command", LATCHED)
         self.phase = ""
@@ -79,9 +76,8 @@ class Listener:
         listen(String, "docking/state", self._answer, LATCHED)
         listen(String, "wallet/phase", lambda message: setattr(self, "phase", message.data), LATCHED)
 
-    def _battery(self, message: BatteryState) -> None:
+    def _battery(self, _message: BatteryState) -> None:
         self.battery_s.append(time.monotonic())
-        self.battery_ms.append((time.time_ns() - stamp_to_ns(message.header.stamp)) / 1e6)
 
     def _answer(self, message: String) -> None:
         self.answered = max(self.answered, decode_state(message.data).id)
@@ -175,16 +171,10 @@ def measure_hops(*, composed: bool) -> dict[str, Any]:
                     site.start_node("robot", "robot", "use_sim_time:=true")
                 if not listener.until(lambda: len(listener.pose_ms) > 20, 60):
                     raise RuntimeError("no poses of the dock")
-                # The battery node alone stamps with the system's clock, which every process here shares.
-                stamps = Parameter("use_sim_time", value=False).to_parameter_msg()
-                listener.call(SetParameters, "battery/set_parameters", parameters=[stamps])
-                listener.spin(1)
                 listener.pose_ms.clear()
-                listener.battery_ms.clear()
                 listener.spin(LOOK_S)
                 figures = {
                     "image_in_to_pose_out": percentiles(listener.pose_ms),
-                    "battery_state_publication_to_receipt": percentiles(listener.battery_ms),
                 }
                 commands = [listener.command_ms(number) for number in range(1, COMMANDS + 1)]
                 figures["docking_command_to_its_answer"] = percentiles(commands)

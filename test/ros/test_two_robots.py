@@ -106,7 +106,7 @@ def start_wallet_on(folder: Path, namespace: str) -> "subprocess.CompletedProces
     """A wallet with the files of a robot that runs; it must end by itself."""
     command = [sys.executable, "-m", "depai_robot.nodes.wallet", "--ros-args", "-r", f"__ns:=/{namespace}"]
     command += ["-p", f"config:={folder / 'wallet.yaml'}"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=40, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
 def test_each_finds_its_own_dock_and_pays_its_own_station(

@@ -22,6 +22,7 @@ CA_DAYS = 3650
 LEAF_DAYS = 825
 _BACKDATE_MIN = 5
 _EMPTY_KEY = "ca.key"
+REVOKED = "crl.pem"
 
 # %u is the user, which is the common name of its certificate.
 ACL_HEAD = """\
@@ -86,6 +87,8 @@ listener {port}
 cafile {folder}/ca.pem
 certfile {folder}/server.pem
 keyfile {folder}/server.key
+# Whom `depai-robot broker revoke` shut out; read when mosquitto starts.
+crlfile {folder}/crl.pem
 tls_version tlsv1.2
 require_certificate true
 use_identity_as_username true
@@ -133,6 +136,7 @@ def init_site(folder: Path, hosts: Sequence[str], manufacturer: str, *, port: in
     _write_pair(folder / "ca", key, certificate)
     server_key, server = _issue(key, certificate, hosts[0], hosts)
     _write_pair(folder / "server", server_key, server)
+    _write_revoked(folder, key, certificate, ())
     (folder / "acl").write_text(acl_head(manufacturer), encoding="utf-8")
     (folder / "acl").chmod(0o600)
     (folder / "manufacturer").write_text(manufacturer + "\n", encoding="utf-8")
@@ -157,6 +161,50 @@ def add_client(folder: Path, name: str, role: Role) -> tuple[Path, Path]:
     with (folder / "acl").open("a", encoding="utf-8") as file:
         file.write(acl_person(name, role, manufacturer))
     return _write_pair(place, client_key, client)
+
+
+def revoke_client(folder: Path, name: str) -> Path:
+    """Shuts a client's certificate out from mosquitto's next start on; returns the list of the revoked.
+
+    The name is free for a new certificate after that.
+
+    Raises:
+        ConfigError: no authority there, or nobody of that name has a certificate.
+    """
+    x509 = _crypto()
+    require_id("name", name)
+    place = folder / "clients" / f"{name}.pem"
+    key, certificate = _read_authority(folder)
+    try:
+        serial = x509.load_pem_x509_certificate(place.read_bytes()).serial_number
+        before = [entry.serial_number for entry in x509.load_pem_x509_crl((folder / REVOKED).read_bytes())]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name} can't be revoked: {error}") from error
+    _write_revoked(folder, key, certificate, (*before, serial))
+    place.rename(place.with_name(f"{name}.{serial:x}.revoked"))
+    place.with_name(f"{name}.key").unlink(missing_ok=True)
+    return folder / REVOKED
+
+
+def _write_revoked(folder: Path, key: Any, certificate: Any, serials: Sequence[int]) -> None:
+    x509 = _crypto()
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    now = dt.datetime.now(dt.timezone.utc)
+    # Once it has run out OpenSSL lets nobody in: it lives as long as the authority.
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(certificate.subject)
+        .last_update(now - dt.timedelta(minutes=_BACKDATE_MIN))
+        .next_update(certificate.not_valid_after_utc)
+    )
+    for serial in serials:
+        revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+        builder = builder.add_revoked_certificate(revoked)
+    part = folder / f"{REVOKED}.part"
+    part.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    part.replace(folder / REVOKED)
 
 
 def _crypto() -> Any:

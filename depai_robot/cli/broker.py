@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from depai_robot.adapters.broker_site import PORT, ROLES, add_client, init_site
+from depai_robot.adapters.broker_site import PORT, ROLES, add_client, init_site, revoke_client
 
 FOLDER = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 
@@ -15,6 +15,7 @@ FOLDER = click.argument("folder", type=click.Path(path_type=Path, file_okay=Fals
         "depai-robot broker init /etc/mosquitto/depai --host broker.site --host 10.0.0.5\n"
         "depai-robot broker add /etc/mosquitto/depai robot-1\n"
         "depai-robot broker add /etc/mosquitto/depai ada --role operator\n"
+        "depai-robot broker revoke /etc/mosquitto/depai robot-1        (lost or sold)\n"
         "mosquitto -c /etc/mosquitto/depai/mosquitto.conf"
     )
 )
@@ -54,3 +55,15 @@ def add(folder: Path, name: str, role: str) -> None:
     """
     certificate, key = add_client(folder, name, role)  # type: ignore[arg-type]
     click.echo(f"{certificate}\n{key}\n{folder / 'ca.pem'}")
+
+
+@broker.command()
+@FOLDER
+@click.argument("name")
+def revoke(folder: Path, name: str) -> None:
+    """Shut the certificate of NAME out: a robot that was lost or sold, a person who left.
+
+    Counts from mosquitto's next start on: restart it, which also cuts the connection that is there. Needs ca.key. The
+    name may have a new certificate after that.
+    """
+    click.echo(f"{revoke_client(folder, name)}: now restart mosquitto")

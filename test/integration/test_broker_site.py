@@ -14,7 +14,13 @@ from click.testing import CliRunner
 from paho.mqtt.enums import CallbackAPIVersion
 
 from depai_robot.adapters.broker_process import find_mosquitto, free_port
-from depai_robot.adapters.broker_site import acl_head, add_client, init_site, mosquitto_config
+from depai_robot.adapters.broker_site import (
+    acl_head,
+    add_client,
+    init_site,
+    mosquitto_config,
+    revoke_client,
+)
 from depai_robot.adapters.paho_broker import BrokerAddress, PahoBroker, Tls
 from depai_robot.cli.main import cli
 from depai_robot.values.error import ConfigError, DeviceError
@@ -47,6 +53,15 @@ def site(tmp_path_factory):
     process.terminate()
     process.wait(10)
     log.close()
+
+
+def start(folder):
+    log = (folder / "log").open("ab")
+    process = subprocess.Popen(
+        [find_mosquitto(), "-c", str(folder / "mosquitto.conf")], stdout=log, stderr=log
+    )
+    log.close()
+    return process
 
 
 class Client:
@@ -198,3 +213,56 @@ def test_secrets_are_private_and_nothing_is_overwritten(site):
 def test_the_example_in_deploy_is_what_the_command_writes():
     assert (DEPLOY / "mosquitto.conf").read_text() == mosquitto_config("/etc/mosquitto/depai")
     assert (DEPLOY / "acl").read_text() == acl_head("depai")
+
+
+@needs_mosquitto
+def test_a_revoked_certificate_is_shut_out_and_its_name_may_have_a_new_one(tmp_path):
+    folder, port = tmp_path / "site", free_port()
+    init_site(folder, ["127.0.0.1"], "depai", port=port)
+    for name in ("robot-1", "robot-2"):
+        add_client(folder, name, "robot")
+    config = folder / "mosquitto.conf"
+    if os.geteuid() == 0:
+        config.write_text(config.read_text() + "user root\n")
+    old = [(folder / "clients" / f"robot-1.{kind}").read_bytes() for kind in ("pem", "key")]
+
+    def gets_in(name):
+        place = folder / "clients" / name
+        tls = Tls(folder / "ca.pem", Path(f"{place}.pem"), Path(f"{place}.key"))
+        broker = PahoBroker(BrokerAddress("127.0.0.1", port, tls=tls), name)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                broker.connect()
+            except DeviceError as error:
+                if "refused" in str(error).lower() and time.monotonic() < deadline:
+                    time.sleep(0.05)  # it is not up yet
+                    continue
+                return False
+            broker.close()
+            return True
+
+    process = start(folder)
+    try:
+        assert gets_in("robot-1")
+        result = CliRunner().invoke(cli, ["broker", "revoke", str(folder), "robot-1"], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        assert "restart" in result.output
+        process.terminate()
+        process.wait(10)
+        process = start(folder)
+        assert gets_in("robot-2")
+        for kind, data in zip(("pem", "key"), old, strict=True):
+            (folder / "clients" / f"thief.{kind}").write_bytes(data)
+        assert not gets_in("thief")
+        add_client(folder, "robot-1", "robot")
+        assert gets_in("robot-1")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_who_has_no_certificate_is_not_revoked(tmp_path):
+    init_site(tmp_path, ["127.0.0.1"], "depai")
+    with pytest.raises(ConfigError, match="nobody can't be revoked"):
+        revoke_client(tmp_path, "nobody")

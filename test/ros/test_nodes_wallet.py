@@ -1,7 +1,10 @@
 """The wallet node: real broker, chain and station; the action buys a charge, and says why when it does not."""
 
+import itertools
 import json
 import signal
+import statistics
+import time
 from typing import Any
 
 import pytest
@@ -12,6 +15,8 @@ pytest.importorskip(
 )
 
 import rclpy
+from action_msgs.msg import GoalStatus
+from builtin_interfaces.msg import Time
 from rclpy.action import ActionClient
 from rclpy.clock import Clock as SteadyClock
 from rclpy.clock import ClockType
@@ -41,7 +46,7 @@ class Room:
 
     def __init__(self, ros: Ros, folder: Any, pads: Any) -> None:
         self.ros, self.folder, self.pads = ros, folder, pads
-        self.docks = True
+        self.docks = self.answers = True
         self.hardware = LinkRobotHardware(folder / "sim.sock", ROBOT)
         self.other = ros.node("other")
         self.clock = self.other.create_publisher(Clock, "/clock", 10)
@@ -51,6 +56,8 @@ class Room:
         self.sessions: list[Any] = []
         self.receipts: list[Any] = []
         self.feedback: list[Any] = []
+        self.feedback_s: list[float] = []
+        self.verbs: list[str] = []
         self.node = ros.add(WalletNode())
         self.other.create_subscription(ChargingSession, "wallet/session", self.sessions.append, LATCHED)
         self.other.create_subscription(ChargingReceipt, "wallet/receipt", self.receipts.append, LATCHED)
@@ -67,6 +74,10 @@ class Room:
 
     def _obey(self, message: String) -> None:
         command = decode_command(message.data)
+        if command.verb == "dock" and not self.answers:
+            self.verbs.append(command.verb)
+            return  # on its way for as long as it takes
+        self.verbs.append(command.verb)
         result, reason = {"dock": "docked", "undock": "undocked", "stop": "stopped"}[command.verb], ""
         if command.verb == "dock" and not self.docks:
             result, reason = "failed", "tries used up"
@@ -81,9 +92,13 @@ class Room:
         request = Charge.Goal()
         for name, value in goal.items():
             setattr(request, name, value)
-        future = self.client.send_goal_async(request, lambda message: self.feedback.append(message.feedback))
+        future = self.client.send_goal_async(request, self._take_feedback)
         self.ros.until(future.done)
         return future.result()
+
+    def _take_feedback(self, message: Any) -> None:
+        self.feedback.append(message.feedback)
+        self.feedback_s.append(self.hardware.clock.session_ns() / 1e9)
 
     def result(self, handle: Any, timeout_s: float = 60.0) -> Any:
         future = handle.get_result_async()
@@ -187,9 +202,51 @@ def test_a_cancelled_goal_settles_what_was_signed(room: Room) -> None:
     assert receipt.fault == ""
 
 
+def test_a_goal_cancelled_on_the_way_to_the_dock_stops_the_robot_and_owes_nothing(room: Room) -> None:
+    room.answers = False
+    handle = room.ask()
+    room.ros.until(lambda: "dock" in room.verbs, 40)
+    future = handle.cancel_goal_async()
+    room.ros.until(future.done)
+    result = room.result(handle)
+    assert handle.status == GoalStatus.STATUS_CANCELED
+    assert "stop" in room.verbs, "who was on the way has to stop"
+    assert (result.energy_milliwh, result.cost_atomic) == (0, 0)
+    room.at_rest()
+
+
+def test_a_deadline_on_the_way_ends_the_goal_and_feedback_comes_twice_a_second_of_ros_time(
+    room: Room,
+) -> None:
+    room.answers = False
+    deadline_s = int(time.time()) + 7
+    result = room.result(room.ask(deadline=Time(sec=deadline_s)))
+    assert "the deadline of the goal is over" in result.error_msg
+    assert time.time() >= deadline_s
+    assert "stop" in room.verbs
+    assert (result.energy_milliwh, result.cost_atomic) == (0, 0)
+    gaps_s = [after - before for before, after in itertools.pairwise(room.feedback_s)]
+    assert len(gaps_s) >= 6
+    assert 0.3 < statistics.median(gaps_s) < 1.0
+    room.at_rest()
+
+
+def test_a_second_goal_never_preempts_a_first(room: Room) -> None:
+    """Money is signed under the first: whoever wants another cancels it."""
+    first = room.ask()
+    room.ros.until(lambda: room.node._program.phase == "CHARGING", 40)
+    second = room.result(room.ask(target_state_of_charge=0.9))
+    assert second.error_code == Charge.Result.BUSY
+    assert first.status in (GoalStatus.STATUS_ACCEPTED, GoalStatus.STATUS_EXECUTING)
+    result = room.result(first)
+    assert (result.error_code, result.stop_reason) == (Charge.Result.NONE, "EnergyLimitReached")
+
+
 @pytest.mark.parametrize(
     ("goal", "code", "words"),
     [
+        ({"deadline": Time(sec=1)}, "INVALID_GOAL", "deadline: 1 s (Unix) is over, now is"),
+        ({"deadline": Time(sec=-1)}, "INVALID_GOAL", "deadline: -1 s (Unix) is over, now is"),
         ({"target_state_of_charge": 1.5}, "INVALID_GOAL", "expected 0 to 1, got 1.5"),
         ({"target_state_of_charge": 0.01}, "INVALID_GOAL", "is reached, the battery has"),
     ],

@@ -1,5 +1,6 @@
 """What every test with real rclpy stands on: a domain of its own, a context of its own, and an orderly end."""
 
+import contextlib
 import fcntl
 import os
 import tempfile
@@ -70,8 +71,8 @@ class Ros:
         self.executor.shutdown()
 
 
-@pytest.fixture(scope="session")
-def ros_domain_id() -> Iterator[int]:
+@contextlib.contextmanager
+def take_domain() -> Iterator[int]:
     """A domain nobody else on this machine tests in; children inherit it by the environment."""
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     before = os.environ.get("ROS_DOMAIN_ID")
@@ -83,13 +84,22 @@ def ros_domain_id() -> Iterator[int]:
             except OSError:
                 continue
             os.environ["ROS_DOMAIN_ID"] = str(domain)
-            yield domain
-            if before is None:
-                os.environ.pop("ROS_DOMAIN_ID", None)
-            else:
-                os.environ["ROS_DOMAIN_ID"] = before
+            try:
+                yield domain
+            finally:
+                if before is None:
+                    os.environ.pop("ROS_DOMAIN_ID", None)
+                else:
+                    os.environ["ROS_DOMAIN_ID"] = before
             return
     pytest.fail(f"every ROS domain of {DOMAINS} is taken by another test run")
+
+
+@pytest.fixture(scope="session")
+def ros_domain_id() -> Iterator[int]:
+    """The session's."""
+    with take_domain() as domain:
+        yield domain
 
 
 @pytest.fixture

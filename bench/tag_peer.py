@@ -13,9 +13,8 @@ import cv2
 import numpy as np
 
 from depai_robot.app.model_data import LabelledFrame
-from depai_robot.app.model_eval import Judged
+from depai_robot.app.model_eval import Judged, compare
 from depai_robot.perception.dock import DockModel
-from depai_robot.perception.gate import YAW_TOLERANCE_RAD, position_tolerance_m
 from training.textures import TAG_IDS
 
 DECISION_MARGIN_MIN, HAMMING_MAX = 5.0, 1
@@ -99,17 +98,4 @@ def judge_peer(peer: Any, dock: DockModel, item: LabelledFrame) -> Judged:
     if not poses:
         return Judged(item.condition, range_m, published=False, cpu_ms=cpu_ms)
     rotation, position = min(poses, key=lambda pose: float(np.linalg.norm(pose[1] - truth.position_m)))
-    difference = position - np.array(truth.position_m)
-    position_m = float(np.linalg.norm(difference))
-    between = truth.rotation().T @ rotation
-    yaw_rad = float(np.arctan2(between[1, 0], between[0, 0]))
-    return Judged(
-        condition=item.condition,
-        range_m=range_m,
-        published=True,
-        usable=position_m < position_tolerance_m(range_m) and abs(yaw_rad) < YAW_TOLERANCE_RAD,
-        position_m=position_m,
-        lateral_m=float((truth.rotation().T @ difference)[1]),
-        yaw_rad=yaw_rad,
-        cpu_ms=cpu_ms,
-    )
+    return compare(item.condition, truth, rotation, position, cpu_ms=cpu_ms)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import cv2
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from depai_robot.adapters.onnx_detector import OnnxDetector
 from depai_robot.app.model_data import LabelledFrame
@@ -19,6 +20,7 @@ from depai_robot.perception.dock import DockModel
 from depai_robot.perception.gate import YAW_TOLERANCE_RAD, position_tolerance_m
 from depai_robot.perception.pose import estimate_pose
 from depai_robot.perception.subpixel import find_decal_corners
+from depai_robot.values.geometry import Pose3
 
 OPENCV_SEED = 1
 BAND_EDGES_M = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 7.0)
@@ -160,19 +162,41 @@ def judge_frame(detector: OnnxDetector, dock: DockModel, item: LabelledFrame) ->
         return Judged(item.condition, range_m, published=False, cpu_ms=cpu_ms)
     if truth is None or range_m is None:
         return Judged(item.condition, None, published=True, confidence=seen.confidence, cpu_ms=cpu_ms)
-    difference = np.subtract(seen.dock_in_camera.position_m, truth.position_m)
-    position_m = float(np.linalg.norm(difference))
-    between = truth.rotation().T @ seen.dock_in_camera.rotation()
+    pose = seen.dock_in_camera
+    return compare(
+        item.condition,
+        truth,
+        pose.rotation(),
+        np.array(pose.position_m),
+        confidence=seen.confidence,
+        cpu_ms=cpu_ms,
+    )
+
+
+def compare(
+    condition: str,
+    truth: Pose3,
+    rotation: NDArray[np.float64],
+    position_m: NDArray[np.float64],
+    *,
+    confidence: float = 0.0,
+    cpu_ms: float = 0.0,
+) -> Judged:
+    """How far a published pose, (3, 3) and (3,), is from the true one."""
+    range_m = float(np.linalg.norm(truth.position_m))
+    difference = position_m - np.array(truth.position_m)
+    error_m = float(np.linalg.norm(difference))
+    between = truth.rotation().T @ rotation
     yaw_rad = float(np.arctan2(between[1, 0], between[0, 0]))
     return Judged(
-        condition=item.condition,
+        condition=condition,
         range_m=range_m,
         published=True,
-        usable=position_m < position_tolerance_m(range_m) and abs(yaw_rad) < YAW_TOLERANCE_RAD,
-        position_m=position_m,
+        usable=error_m < position_tolerance_m(range_m) and abs(yaw_rad) < YAW_TOLERANCE_RAD,
+        position_m=error_m,
         lateral_m=float((truth.rotation().T @ difference)[1]),
         yaw_rad=yaw_rad,
-        confidence=seen.confidence,
+        confidence=confidence,
         cpu_ms=cpu_ms,
     )
 

@@ -94,13 +94,16 @@ def test_the_same_frame_gives_the_same_bits(detector):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 48), (1280, 720), (479, 641)])
-def test_odd_images_do_no_harm(detector, size):
+def test_odd_images_do_no_harm(detector, folder, size):
     width, height = size
     intrinsics = CameraIntrinsics(width, height, 400.0, 400.0, width / 2, height / 2)
     for image in (np.zeros((height, width, 3), np.uint8), np.full((height, width, 3), 255, np.uint8)):
         frame = Frame(image, 1, intrinsics)
         keypoints = detector.detect(frame)
-        assert keypoints is None or estimate(detector, frame, keypoints) is None
+        if folder.name == "int8":  # coarser: it may see something in a single pixel, but publishes nothing
+            assert keypoints is None or estimate(detector, frame, keypoints) is None
+        else:
+            assert keypoints is None
 
 
 def test_the_observer_publishes_from_the_second_frame_on():

@@ -1,10 +1,11 @@
 """Nav2's docking server as our nodes meet it, on machines without Nav2: its topics, its rules, its order of things.
 
 Rules as Nav2's docking server and its SimpleChargingDock state them (docs.nav2.org, "Docking Server"): a detection is
-used while it is younger than external_detection_timeout; odometry must exist within 0.2 s of its stamp; the pose's
-rotation is taken as it is; contact or current ends the approach; then current must come within wait_charge_timeout; a
-failed try goes back to the staging pose, at most max_retries times; a cancelled goal ends with zero velocity. Times
-are simulated ones, from the messages' stamps.
+used while it is younger than external_detection_timeout; odometry must exist within 0.2 s of its stamp, and is
+waited for; the first usable detection may take initial_perception_timeout; the pose's rotation is taken as it is;
+contact or current ends the approach; then current must come within wait_charge_timeout; a failed try goes back to the
+staging pose, at most max_retries times; a cancelled goal ends with zero velocity. Times are simulated ones, from the
+messages' stamps.
 """
 
 import bisect
@@ -24,6 +25,9 @@ from depai_robot.values.geometry import Pose2, Pose3
 
 OPTICAL = (-0.5, 0.5, -0.5, 0.5)
 FAILED_DETECTION, FAILED_CHARGE = 904, 906
+TRANSFORM_TOLERANCE_NS = 200_000_000
+TRANSFORM_DEPTH = 100
+"""Of the queue that the server's odometry waits in; tf2's listener has as many."""
 
 
 class Failed(Exception):  # noqa: N818
@@ -60,7 +64,7 @@ class DockingServer:
         # RELIABLE, as there: a best-effort publisher never connects.
         listen(PoseStamped, "detected_dock_pose", lambda m: setattr(self, "detected", m), STATE)
         listen(BatteryState, "battery_state", lambda m: setattr(self, "current_a", m.current), STATE)
-        listen(OdometryMessage, "odom", self._take_odometry, STATE)
+        listen(OdometryMessage, "odom", self._take_odometry, TRANSFORM_DEPTH)
         self._velocities = self.node.create_publisher(Twist, "cmd_vel", STATE)
 
     def _take_clock(self, message: Clock) -> None:
@@ -81,8 +85,8 @@ class DockingServer:
     def base(self) -> Pose2:
         return self.odometry[-1][1]
 
-    def refined(self) -> Pose2:
-        """getRefinedPose: where base_link shall go, in odom."""
+    def refined(self) -> Pose2 | None:
+        """getRefinedPose: where base_link shall go, in odom; None while the detection's odometry is yet to come."""
         message = self.detected
         if message is None:
             raise Failed(FAILED_DETECTION, "no detection")
@@ -92,7 +96,10 @@ class DockingServer:
             raise Failed(FAILED_DETECTION, f"the detection is {age_s:.2f} s old")
         index = bisect.bisect_left(self.odometry, (stamp_ns,))
         near = min(self.odometry[max(0, index - 1) : index + 1], key=lambda item: abs(item[0] - stamp_ns))
-        assert abs(near[0] - stamp_ns) < 200_000_000, "no transform at the image's stamp"
+        if near[0] < stamp_ns - TRANSFORM_TOLERANCE_NS and index == len(self.odometry):
+            return None
+        if abs(near[0] - stamp_ns) >= TRANSFORM_TOLERANCE_NS:
+            raise Failed(FAILED_DETECTION, "no transform at the image's stamp")
         dock_in_base = self._camera.compose(stamped_to_pose3(message)).to_pose2()
         along = Pose2(
             self.dock["external_detection_translation_x"], self.dock["external_detection_translation_y"], 0.0
@@ -122,13 +129,31 @@ class DockingServer:
                 raise Failed(code, f"{what}: more than {limit_s} s")
             return step()
 
-        self.ros.until(look, 60)
+        try:
+            self.ros.until(look, 60)
+        except AssertionError as error:
+            since_s = (self.now_ns - begun_ns) / 1e9
+            message = f"{what}: {error}; {since_s:.1f} s of simulated time, {len(self.odometry)} odometries"
+            raise AssertionError(message) from error
+
+    def _first_look(self) -> None:
+        """doInitialPerception: Nav2 asks again until one detection can be used."""
+
+        def step() -> bool:
+            try:
+                return self.refined() is not None
+            except Failed:
+                return False
+
+        self._each_tick(step, self.parameters["initial_perception_timeout"], FAILED_DETECTION, "initial perception")
 
     def _approach(self) -> None:
         law = LawSettings(speed_max_mps=self.parameters["controller"]["v_linear_max"], speed_min_mps=0.05)
 
         def step() -> bool:
             target = self.refined()
+            if target is None:
+                return False
             ahead = self.base.inverse().compose(target)
             if self.charges or math.hypot(ahead.x_m, ahead.y_m) < self.dock["docking_threshold"]:
                 return True
@@ -161,6 +186,10 @@ class DockingServer:
         self.retries, self.cancelled = 0, False
         self.ros.until(lambda: self.detected is not None and bool(self.odometry), 30)
         staging = self.base
+        try:
+            self._first_look()
+        except Failed as error:
+            return error.code
         while True:
             try:
                 self._approach()

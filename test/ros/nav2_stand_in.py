@@ -145,7 +145,9 @@ class DockingServer:
             except Failed:
                 return False
 
-        self._each_tick(step, self.parameters["initial_perception_timeout"], FAILED_DETECTION, "initial perception")
+        self._each_tick(
+            step, self.parameters["initial_perception_timeout"], FAILED_DETECTION, "initial perception"
+        )
 
     def _approach(self) -> None:
         law = LawSettings(speed_max_mps=self.parameters["controller"]["v_linear_max"], speed_min_mps=0.05)

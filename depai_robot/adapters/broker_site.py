@@ -41,6 +41,7 @@ pattern read depai/v1/+/robots/%u/inbox
 # Operators' signed commands
 pattern read depai/v1/fleet/%u/command
 pattern write depai/v1/fleet/%u/answer
+pattern write depai/v1/fleet/%u/journal
 """
 _VDA_ROOTS = ("uagv/v2", "vda5050/v3")
 
@@ -75,7 +76,7 @@ def acl_person(name: str, role: Role, manufacturer: str) -> str:
         if role == "operator":
             lines += [f"topic write {place}/order", f"topic write {place}/instantActions"]
     if role == "operator":
-        lines.append("topic write depai/v1/fleet/+/command")
+        lines += ["topic write depai/v1/fleet/+/command", "topic read depai/v1/fleet/+/journal"]
     return "\n".join(lines) + "\n"
 
 

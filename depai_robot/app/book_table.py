@@ -151,9 +151,9 @@ _HEADINGS: dict[str, list[str]] = {
 
 
 def format_csv(name: str, rows: Iterable[Row]) -> str:
-    """RFC 4180, with a heading; absent values are empty."""
+    """RFC 4180, with a heading; absent values are empty, columns that another version has are left out."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, _HEADINGS[name], lineterminator="\r\n")
+    writer = csv.DictWriter(text, _HEADINGS[name], lineterminator="\r\n", extrasaction="ignore")
     writer.writeheader()
     for row in rows:
         writer.writerow({key: _tame(value) for key, value in row.items()})

@@ -96,6 +96,9 @@ class FleetGuard:
         grants: by the owner, checked.
         policy: in force.
         wall_s: Unix seconds.
+
+    Attributes:
+        tell_journal: takes an authorised command that asks for the journal; None where nobody tells it.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class FleetGuard:
         self._folder, self._robot, self._chain_id = folder, robot, chain_id
         self._owner, self._grants, self._wall_s = owner, grants, wall_s
         self._policy_limits = {name: int(getattr(policy, name)) for name in LIMITS}
+        self.tell_journal: Callable[[Command], None] | None = None
         self._lock = threading.Lock()
         self._damage = ""
         self._restrictions = self._read()
@@ -130,6 +134,33 @@ class FleetGuard:
     def limit(self, name: str) -> int | None:
         """An operator's upper bound, None for none."""
         return self._restrictions.limits.get(name)
+
+    def bound(self, price_atomic: int, cost_atomic: int, *, spent_today_atomic: int) -> tuple[int, int]:
+        """Price and cost limits of a new session under what operators have ordered; 0 stands for none.
+
+        Args:
+            price_atomic: limit of whoever asks for the session, per kWh; 0 for none.
+            cost_atomic: the same, for all of it.
+            spent_today_atomic: what the day's limit has gone to.
+
+        Raises:
+            ConfigError: nothing may be bought now.
+        """
+        if words := self.refusal():
+            raise ConfigError(words)
+        prices = [price_atomic, self.limit("price_max_atomic_per_kwh")]
+        costs = [cost_atomic, self.limit("session_max_atomic")]
+        day = self.limit("day_max_atomic")
+        if day is not None:
+            costs.append(day - spent_today_atomic)
+        limits = []
+        # A caller's 0 is no limit; an operator's is one that nothing fits.
+        for (asked, *ordered), name in ((prices, "price"), (costs, "cost")):
+            known = [value for value in ordered if value is not None] + ([asked] if asked else [])
+            if known and min(known) <= 0:
+                raise ConfigError(f"an operator's limit leaves nothing to spend: {name}")
+            limits.append(min(known) if known else 0)
+        return limits[0], limits[1]
 
     def is_barred(self, identity: bytes) -> bool:
         """Whether a station may not be dealt with."""
@@ -169,6 +200,7 @@ class FleetGuard:
         try:
             self._refuse_damage()
             authorise(command, sender, owner=self._owner, grants=self._grants, robot=self._robot, now_s=now_s)
+            self._refuse_untold(command)
             after = obey(self._restrictions, command, self._policy_limits, now_s)
         except RefusedCommandError as error:
             # What strangers write must not fill the disk: only those who are known get a line.
@@ -179,10 +211,16 @@ class FleetGuard:
         self._audit(command, sender, now_s, "")
         self._write(after)
         self._restrictions = after
+        if command.kind == "journal" and self.tell_journal is not None:
+            self.tell_journal(command)
 
     def _refuse_damage(self) -> None:
         if self._damage:
             raise RefusedCommandError(self._damage)
+
+    def _refuse_untold(self, command: Command) -> None:
+        if command.kind == "journal" and self.tell_journal is None:
+            raise RefusedCommandError("nobody tells the journal here")
 
     def _is_known(self, sender: Address) -> bool:
         name = address_to_hex(sender).lower()

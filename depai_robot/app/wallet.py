@@ -32,6 +32,7 @@ from depai_robot.app.fleet_guard import (
     command_topic,
     read_grants,
 )
+from depai_robot.app.journal_share import JournalShare, journal_topic
 from depai_robot.app.part import (
     KeyLock,
     open_broker,
@@ -64,6 +65,7 @@ LOG = logging.getLogger(__name__)
 BATTERY_PERIOD_S = 0.25
 INTENTS_PERIOD_S = 1.0
 ORDERS_PERIOD_S = 0.1
+JOURNAL = "wallet.sqlite"
 ORDERS_MAX = 64
 """Operators' commands that wait; of more, the newest are dropped."""
 FIRST_OFFERS_S = 10.0
@@ -155,7 +157,7 @@ def open_wallet(
     # A withdrawal's gas is paid by the payer; in delegated mode by the voucher key, if its owner put some there.
     chain = open_chain(network, payer or voucher, path, folder / "outbox.sqlite")
     broker = open_broker(file.broker, path, f"robot-{file.robot}")
-    lock, journal = open_locked_journal(folder / "wallet.sqlite", voucher.address)
+    lock, journal = open_locked_journal(folder / JOURNAL, voucher.address)
     try:
         note_seen(folder, settings.policy, chain_id)
         guard = _open_guard(file, path, settings, clock)
@@ -315,6 +317,7 @@ class WalletProgram(Program[RobotState]):
         self.buys = True
         self._started_s = 0.0
         self._orders: queue.Queue[bytes] = queue.Queue(ORDERS_MAX)
+        self._share: JournalShare | None = None
         runner: Runner[RobotState] = Runner(
             journal=parts.journal,
             step=robot.step,
@@ -325,6 +328,7 @@ class WalletProgram(Program[RobotState]):
             snapshots=_snapshots(settings),
         )
         sealer = Sealer(settings.network.chain_id, parts.identity, parts.voucher, parts.payer)
+        self._seal = sealer.seal_bytes
         super().__init__(
             runner=runner,
             broker=parts.broker,
@@ -354,11 +358,19 @@ class WalletProgram(Program[RobotState]):
         self.watch("battery", self._look_at_battery, BATTERY_PERIOD_S)
         self.watch("intents", self._take_intents, INTENTS_PERIOD_S)
         if self._parts.guard is not None:
+            topic = journal_topic(self._parts.settings.robot)
+            self._share = JournalShare(
+                self._parts.folder / JOURNAL, self._seal, lambda part: self._broker.publish(topic, part)
+            )
+            self._parts.guard.tell_journal = self._share.ask
+            self.watch("journal", self._share.look, ORDERS_PERIOD_S)
             self._broker.subscribe(command_topic(self._parts.settings.robot), self._keep_order)
             self.watch("orders", self._take_orders, ORDERS_PERIOD_S)
 
     def stop(self) -> None:
         """See Program.stop."""
+        if self._share is not None:
+            self._share.close()
         super().stop()
         self._story.close()
         if self._parts.key_lock is not None:
@@ -399,29 +411,11 @@ class WalletProgram(Program[RobotState]):
                 self.stop_charging("Remote")
 
     def _refuse_or_limit(self, price_atomic: int, cost_atomic: int) -> tuple[int, int]:
-        """Price and cost limits of a task under what operators have ordered; 0 stands for none.
-
-        Raises:
-            ConfigError: nothing may be bought now.
-        """
         guard = self._parts.guard
         if guard is None:
             return price_atomic, cost_atomic
-        if words := guard.refusal():
-            raise ConfigError(words)
-        prices = [price_atomic, guard.limit("price_max_atomic_per_kwh")]
-        costs = [cost_atomic, guard.limit("session_max_atomic")]
-        day = guard.limit("day_max_atomic")
-        if day is not None:
-            costs.append(day - self.state.ledger.day_atomic(self._parts.clock.wall_s()))
-        limits = []
-        # A caller's 0 is no limit; an operator's is one that nothing fits.
-        for (asked, *ordered), name in ((prices, "price"), (costs, "cost")):
-            known = [value for value in ordered if value is not None] + ([asked] if asked else [])
-            if known and min(known) <= 0:
-                raise ConfigError(f"an operator's limit leaves nothing to spend: {name}")
-            limits.append(min(known) if known else 0)
-        return limits[0], limits[1]
+        spent_atomic = self.state.ledger.day_atomic(self._parts.clock.wall_s())
+        return guard.bound(price_atomic, cost_atomic, spent_today_atomic=spent_atomic)
 
     def request_charge(
         self,

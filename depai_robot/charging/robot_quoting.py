@@ -66,6 +66,7 @@ from depai_robot.values.identity import Address, ChannelId, address_to_hex, kecc
 
 MARGIN_S = 6
 """A deposit must be valid for at least so long when it is sent. Source: x402 facilitators' own margin."""
+REFUSALS_TOLD_MAX = 5
 
 
 # --- asking -------------------------------------------------------------------------------------------------
@@ -76,9 +77,13 @@ def start_quoting(turn: RobotTurn) -> None:
     settings = turn.settings
     session = turn.session
     asked: dict[str, str] = {}
+    refused: list[str] = []
     turn.update(rounds=session.rounds + 1, answers={}, ranking=(), agreement=None)
     for key, known in turn.state.offers.items():
-        if not refuse_offer(turn, known):
+        refusal = refuse_offer(turn, known)
+        if refusal:
+            refused.append(f"{known.offer.station}: {refusal}")
+        else:
             request = QuoteRequest(
                 robot=settings.robot,
                 energy_milliwh=energy_at_meter_milliwh(settings, session.wanted.energy_milliwh),
@@ -92,7 +97,8 @@ def start_quoting(turn: RobotTurn) -> None:
     turn.update(asked=asked)
     if not asked:
         rank(turn)
-        back_off(turn, "no station to ask")
+        reasons = refused[:REFUSALS_TOLD_MAX] + (["..."] if len(refused) > REFUSALS_TOLD_MAX else [])
+        back_off(turn, f"no station to ask ({'; '.join(reasons) or 'no offer has come'})")
         return
     turn.move(RobotPhase.QUOTING)
     turn.set_patient_timer("quotes", settings.quote_window_ms)

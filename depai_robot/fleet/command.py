@@ -12,12 +12,13 @@ from msgspec import Meta, Struct
 from depai_robot.values.error import RemoteError
 from depai_robot.values.identity import address_to_hex
 
-Kind = Literal["tighten", "widen", "bar", "allow", "pause", "resume", "report"]
-OPERATOR_KINDS: tuple[Kind, ...] = ("tighten", "bar", "allow", "pause", "resume", "report")
+Kind = Literal["tighten", "widen", "bar", "allow", "pause", "resume", "report", "journal"]
+OPERATOR_KINDS: tuple[Kind, ...] = ("tighten", "bar", "allow", "pause", "resume", "report", "journal")
 LIFETIME_MAX_S = 300
 CLOCK_SKEW_MAX_S = 120
 IDS_MAX = 4096
 BARRED_MAX = 1024
+JOURNAL_SPAN_MAX_S = 366 * 86_400
 LIMITS = ("price_max_atomic_per_kwh", "session_max_atomic", "day_max_atomic")
 
 AddressHex = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}\Z")]
@@ -49,8 +50,10 @@ class Grant(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     valid_before_s: Seconds
 
 
-class Command(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Command(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """The payload of a JWS by an operator's (or the owner's) key.
+
+    What is not said is left out, so that a robot that knows fewer fields obeys what it knows.
 
     Attributes:
         document: as in Grant.
@@ -61,6 +64,7 @@ class Command(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         limits: for tighten and widen, by name, atomic units.
         station: for bar and allow, the station's identity address.
         reason: for the audit log.
+        since_s, until_s: for journal: sessions that ended from then on and before then, Unix time.
     """
 
     document: Literal["depai.fleet.command/1"]
@@ -72,6 +76,8 @@ class Command(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     limits: dict[str, Atomic] = {}
     station: Annotated[str, Meta(pattern=r"^(0x[0-9a-fA-F]{40})?\Z")] = ""
     reason: Annotated[str, Meta(max_length=256)] = ""
+    since_s: Seconds = 0
+    until_s: Seconds = 0
 
 
 class Restrictions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -174,7 +180,17 @@ def obey(
         barred = _barred(barred, command)
     elif command.kind in ("tighten", "widen"):
         limits = _limits(limits, command, policy_limits)
+    elif command.kind == "journal":
+        _require_span(command)
     return Restrictions(paused=paused, limits=limits, barred=barred, ids=ids)
+
+
+def _require_span(command: Command) -> None:
+    span_s = command.until_s - command.since_s
+    if not 0 < span_s <= JOURNAL_SPAN_MAX_S:
+        raise RefusedCommandError(
+            f"a journal of {span_s} s, expected since_s before until_s, and at most {JOURNAL_SPAN_MAX_S} s between"
+        )
 
 
 def _barred(barred: tuple[str, ...], command: Command) -> tuple[str, ...]:

@@ -242,7 +242,7 @@ def test_nobody_sells_back_off_help_and_safe_shutdown():
     world.request()
     assert world.phase == "BACKING_OFF"
     assert world.run(lambda: world.phase == "CALLING_FOR_HELP", 300)
-    assert world.calls == ["no station sells: no station to ask"]
+    assert world.calls == ["no station sells: no station to ask (no offer has come)"]
     world.soc_permille = 20
     assert world.run(lambda: world.phase == "SHUT_DOWN", 700)
     assert "nobody sells" in world.calls[-1]

@@ -15,10 +15,14 @@ from typing import Any
 from unittest import mock
 
 from depai_robot.adapters.paho_broker import BrokerAddress
+from depai_robot.app.fleet_guard import seal_document
 from depai_robot.console.app import FleetApp
-from depai_robot.console.command import Role
+from depai_robot.console.command import COMMANDS, Role
 from depai_robot.console.hub import Hub, HubSettings
+from depai_robot.console.order import ORDERS, OrderDesk
 from depai_robot.sim.fleet import FleetSim
+from depai_robot.sim.key import DevelopmentSigner
+from depai_robot.values.identity import address_to_hex
 
 FOLDER = Path(__file__).parent / "console"
 BEGIN_S = 1_800_000_000.0
@@ -26,6 +30,7 @@ BEGIN_S = 1_800_000_000.0
 ROBOTS = 400
 HOURS = 6
 PNG_SIZE = (1000, 640)
+CHAIN_ID = 31337
 
 
 class _Feed:
@@ -68,7 +73,11 @@ async def _draw(folder: Path, now: dict[str, float]) -> list[Path]:
         before.keep(now["s"])
     before.close()
     # A console that is started now knows that day from its history.
-    hub = Hub(settings, feed)
+    signer = DevelopmentSigner("operator-ann")
+    desk = OrderDesk(
+        address_to_hex(signer.address), lambda command: seal_document(command, signer, CHAIN_ID), CHAIN_ID
+    )
+    hub = Hub(settings, feed, desk)
     for station in range(12):
         hub.fleet.ingest(*sim.offer(station, now["s"]), retained=True, now_s=now["s"])
     for _ in range(2):
@@ -108,7 +117,11 @@ async def _draw(folder: Path, now: dict[str, float]) -> list[Path]:
         await picture(pilot, "command", "1", "c")
         await picture(pilot, "confirm", "1")
         await picture(pilot, "audit", "y", "5")
-        await picture(pilot, "help", "question_mark")
+        down = len(COMMANDS) + [order.kind for order in ORDERS].index("tighten")
+        await picture(pilot, "orders", "1", "c", "home", *["down"] * down)
+        fields = ("enter", "enter", "enter", *"2000000", "enter", *"a strange bill", "enter")
+        await picture(pilot, "order", *fields)
+        await picture(pilot, "help", "escape", "n", "question_mark")
     return drawn
 
 

@@ -3,6 +3,8 @@
 The file has one JWS a line, as they came: whoever gets it can check it without having been there.
 """
 
+from pathlib import Path
+
 import msgspec
 
 from depai_robot.charging.envelope import open_bytes
@@ -41,6 +43,14 @@ class Telling(msgspec.Struct, frozen=True, kw_only=True):
             f"{self.robot}: {len(rows)} sessions, {billed / 10**USDC_DECIMALS:.6f} USDC billed; journal at row"
             f" {self.extract.rows}; signed by {address_to_hex(self.signer)}"
         )
+
+    def write(self, path: Path) -> None:
+        """One part a line. Raises ConfigError."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(line + "\n" for line in self.lines), encoding="ascii")
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from error
 
 
 class Collection:

@@ -243,18 +243,10 @@ def order(
         if kind == "journal":
             told = ear.wait_told(JOURNAL_WITHIN_S)
             path = Path(f"{robot}-{command.id}.jws") if out is None else out
-            _keep(path, told)
+            told.write(path)
             click.echo(f"{told.text()}; kept in {path}")
     finally:
         broker.close()
-
-
-def _keep(path: Path, told: Telling) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(line + "\n" for line in told.lines), encoding="ascii")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
 
 
 @operator.command()

@@ -15,6 +15,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import ContentSwitcher, Input, Static
 
+from depai_robot.app.journal_told import Telling
 from depai_robot.console.alert import SYMBOL, Alert, Level
 from depai_robot.console.command import Command, Role
 from depai_robot.console.export import write_export
@@ -76,7 +77,7 @@ HelpScreen, ConfirmScreen, CommandScreen, OrderScreen { align: center middle; }
   background: $surface; }
 #confirm, #command, #order { width: 64; max-width: 100%; height: auto; border: heavy $warning; padding: 1 2;
   background: $surface; }
-#command OptionList { height: auto; max-height: 12; border: none; }
+#command OptionList { height: auto; max-height: 14; border: none; }
 #robot-scroll { height: 1fr; }
 #robot-body { height: auto; }
 """
@@ -177,6 +178,8 @@ class FleetApp(App[None]):
         self.hub.pump(BURST_BUDGET_S if burst else PUMP_BUDGET_S)
         for words, well in self.hub.take_words():
             self.notify(words, severity="information" if well else "warning", markup=False)
+        for told in self.hub.take_told():
+            self._keep_told(told)
         if len(self.screen_stack) > 1:
             return
         if len(self.fleet.robots) and not self.grid("fleet").rows:
@@ -466,6 +469,17 @@ class FleetApp(App[None]):
         def write() -> None:
             table, _ = write_export(self._export_folder, name, rows, time.time())
             self.notify(f"{len(rows)} rows: {table} and .json")
+
+        self._try(write, "")
+
+    def _keep_told(self, told: Telling) -> None:
+        """A robot's journal, as it signed it, into a file: ``depai-robot operator read`` checks and shows it."""
+        stamp_text = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        path = self._export_folder / f"journal-{told.robot}-{stamp_text}.jws"
+
+        def write() -> None:
+            told.write(path)
+            self.notify(f"{told.text()}; {path}", markup=False)
 
         self._try(write, "")
 

@@ -13,10 +13,21 @@ from pathlib import Path
 
 from depai_robot.adapters.paho_broker import BrokerAddress
 from depai_robot.adapters.paho_feed import PahoFeed
+from depai_robot.app.journal_told import Collection, Telling
 from depai_robot.console.command import Command, Role, instant_action
 from depai_robot.console.fleet import DAY_S, IDLE_PHASES, Fleet, Robot
 from depai_robot.console.history import AuditRow, History, Sample
-from depai_robot.console.order import ANSWERS, Answer, Order, OrderDesk, is_answer, make_order, read_answer
+from depai_robot.console.order import (
+    ANSWERS,
+    JOURNALS,
+    Answer,
+    Order,
+    OrderDesk,
+    is_answer,
+    is_journal,
+    make_order,
+    read_answer,
+)
 from depai_robot.console.vda import clean
 from depai_robot.fleet.command import Command as SignedCommand
 from depai_robot.values.error import ConfigError, DepaiError
@@ -27,6 +38,8 @@ SAMPLE_EVERY_S = 300
 BATCH = 250
 RESTORE_SESSIONS_MAX = 5_000
 ANSWER_WITHIN_S = 10.0
+JOURNAL_WITHIN_S = 150.0
+"""A robot reads its journal in a process of its own, and gives up after two minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,8 @@ class Hub:
         self.desk = desk
         self._orders: dict[str, tuple[str, SignedCommand, float]] = {}
         self._said: list[tuple[str, bool]] = []
+        self._journals: dict[str, tuple[str, Collection, float]] = {}
+        self._told: list[Telling] = []
         self._sampled_s: dict[str, int] = {}
 
     def start(self) -> None:
@@ -89,7 +104,7 @@ class Hub:
             self.feed.subscribe(f"{prefix}/connection", f"{prefix}/state")
         self.feed.subscribe(OFFERS)
         if self.desk is not None:
-            self.feed.subscribe(ANSWERS)
+            self.feed.subscribe(ANSWERS, JOURNALS)
         self.feed.start()
 
     def close(self) -> None:
@@ -107,6 +122,8 @@ class Hub:
             for topic, payload, retained in arrivals:
                 if is_answer(topic):
                     self._take_answer(read_answer(topic, payload))
+                elif is_journal(topic):
+                    self._take_journal(payload)
                 else:
                     self.fleet.ingest(topic, payload, retained=retained, now_s=now_s)
             count += len(arrivals)
@@ -119,6 +136,7 @@ class Hub:
                 self.fleet.tick(now_s)
             self._follow_results(now_s)
             self._give_up_orders()
+            self._give_up_journals()
             self.keep(now_s)
         self.pump_seconds += time.perf_counter() - begin
         return count
@@ -192,10 +210,14 @@ class Hub:
         detail = f"{command.id} by {desk.operator}: {command.reason}"
         self.note(f"order {command.kind}", robot.key, detail)
         self._orders[command.id] = (robot.key, command, time.monotonic() + ANSWER_WITHIN_S)
+        if command.kind == "journal":
+            collection = Collection(command.robot, command.id, desk.chain_id)
+            self._journals[command.id] = (robot.key, collection, time.monotonic() + JOURNAL_WITHIN_S)
         try:
             self.feed.publish(f"depai/v1/fleet/{command.robot}/command", token.encode(), qos=1)
         except DepaiError as error:
             del self._orders[command.id]
+            self._journals.pop(command.id, None)
             self.note("not sent", robot.key, f"order {command.kind}: {error}")
             raise
 
@@ -203,6 +225,33 @@ class Hub:
         """What robots said to our orders since the last call: a line, and whether all is well."""
         said, self._said = self._said, []
         return said
+
+    def take_told(self) -> list[Telling]:
+        """Journals that robots have told since the last call, whole and checked."""
+        told, self._told = self._told, []
+        return told
+
+    def _take_journal(self, payload: bytes) -> None:
+        for order_id, (key, collection, _) in list(self._journals.items()):
+            collection.take(payload)
+            if collection.told is not None:
+                self.note("journal", key, f"{order_id}: {collection.told.text()}")
+                self._told.append(collection.told)
+            elif collection.refusal:
+                text = clean(f"tells no journal: {collection.refusal}", 200)
+                self.note("no journal", key, f"{order_id}: {text}")
+                self._said.append((f"{key.rpartition('/')[2]} {text}", False))
+            else:
+                continue
+            del self._journals[order_id]
+
+    def _give_up_journals(self) -> None:
+        for order_id, (key, collection, until_s) in list(self._journals.items()):
+            if time.monotonic() >= until_s:
+                del self._journals[order_id]
+                text = f"{collection.progress} of the journal came within {JOURNAL_WITHIN_S:g} s"
+                self.note("no journal", key, f"{order_id}: {text}")
+                self._said.append((f"{key.rpartition('/')[2]}: {text}", False))
 
     def _desk(self, kind: str, robot: Robot) -> OrderDesk:
         if not self.may(Role.OPERATOR):
@@ -220,6 +269,8 @@ class Hub:
         text = clean(answer.text(), 200)
         self.note("answer", key, f"order {command.kind} {answer.id}: {text}")
         self._said.append((text, answer.accepted))
+        if not answer.accepted:
+            self._journals.pop(answer.id, None)
 
     def _give_up_orders(self) -> None:
         for order_id, (key, command, until_s) in list(self._orders.items()):

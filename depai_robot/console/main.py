@@ -188,7 +188,9 @@ def open_desk(key: Path, password_file: Path | None, chain_id: int) -> OrderDesk
     else:
         raise ConfigError("no terminal to ask for the passphrase: say --operator-password-file")
     signer = KeystoreSigner(key, passphrase)
-    return OrderDesk(address_to_hex(signer.address), lambda command: seal_document(command, signer, chain_id))
+    return OrderDesk(
+        address_to_hex(signer.address), lambda command: seal_document(command, signer, chain_id), chain_id
+    )
 
 
 def _open_screen(

@@ -13,10 +13,13 @@ from depai_robot.values.error import ConfigError
 from depai_robot.values.identity import address_from_hex, address_to_hex, require_id
 
 ANSWERS = "depai/v1/fleet/+/answer"
-_PREFIX, _SUFFIX = "depai/v1/fleet/", "/answer"
+JOURNALS = "depai/v1/fleet/+/journal"
+_PREFIX, _SUFFIX, _JOURNAL_SUFFIX = "depai/v1/fleet/", "/answer", "/journal"
 _ANSWER_BYTES_MAX = 256 * 1024
 REASON_MAX = 256
 STATION = "station"
+DAYS = "days"
+DAYS_DEFAULT, DAYS_MAX, DAY_S = 7, 366, 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Order:
         kind: as the wire has it.
         label: in words.
         warning: what the person who confirms should know.
-        fields: what must be said besides the reason: ``station``, or names of limits of which one is enough.
+        fields: what must be said besides the reason: ``station``, ``days``, or names of limits of which one is enough.
     """
 
     kind: Kind
@@ -48,6 +51,12 @@ ORDERS: tuple[Order, ...] = (
     Order("bar", "Bar a station", "Nothing more is agreed with it; a session is settled.", (STATION,)),
     Order("allow", "Allow a station again", "The robot may deal with it again.", (STATION,)),
     Order("report", "Ask what is in force", "Nothing changes."),
+    Order(
+        "journal",
+        "Ask for its journal",
+        "Nothing changes. Its sessions and day totals come in parts that it signs, into a file.",
+        (DAYS,),
+    ),
 )
 
 
@@ -58,10 +67,12 @@ class OrderDesk:
     Attributes:
         operator: address of the key, as the owner's grant names it.
         seal: a command as a compact JWS.
+        chain_id: that identities live on.
     """
 
     operator: str
     seal: Callable[[Command], str]
+    chain_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +122,13 @@ def make_order(
             f"a reason of 1 to {REASON_MAX} characters is kept with the order, got {len(words)}"
         )
     limits: dict[str, int] = {}
-    station = ""
+    station, span_s = "", 0
     for name in order.fields:
         text = values.get(name, "").strip()
         if name == STATION:
             station = address_to_hex(address_from_hex(text))
+        elif name == DAYS:
+            span_s = _read_days(text) * DAY_S
         elif text:
             if not (text.isascii() and text.isdecimal()) or int(text) >= 2**63:
                 raise ConfigError(
@@ -134,7 +147,17 @@ def make_order(
         limits=limits,
         station=station,
         reason=words,
+        since_s=now_s + 1 - span_s if span_s else 0,
+        until_s=now_s + 1 if span_s else 0,
     )
+
+
+def _read_days(text: str) -> int:
+    if not text:
+        return DAYS_DEFAULT
+    if not (text.isascii() and text.isdecimal()) or len(text) > 3 or not 1 <= int(text) <= DAYS_MAX:
+        raise ConfigError(f"days is a whole number from 1 to {DAYS_MAX}, got {text!r}")
+    return int(text)
 
 
 def describe(command: Command) -> str:
@@ -143,6 +166,8 @@ def describe(command: Command) -> str:
     lines += [f"{name}  {value} ({value / 1e6:g} USDC)" for name, value in sorted(command.limits.items())]
     if command.station:
         lines.append(f"station   {command.station}")
+    if command.until_s:
+        lines.append(f"sessions  that ended in the last {(command.until_s - command.since_s) // DAY_S} days")
     lines += [f"reason    {command.reason}", f"valid     {command.expires_s - command.issued_s} s, once"]
     return "\n".join(lines)
 
@@ -150,6 +175,11 @@ def describe(command: Command) -> str:
 def is_answer(topic: str) -> bool:
     """Whether a robot answers an order there."""
     return topic.startswith(_PREFIX) and topic.endswith(_SUFFIX)
+
+
+def is_journal(topic: str) -> bool:
+    """Whether a robot tells of its journal there."""
+    return topic.startswith(_PREFIX) and topic.endswith(_JOURNAL_SUFFIX)
 
 
 def read_answer(topic: str, payload: bytes) -> Answer | None:

@@ -16,7 +16,7 @@ from depai_robot.console.command import COMMANDS, Command, Role
 from depai_robot.console.fleet import DAY_S, Robot
 from depai_robot.console.hub import Hub, sample_of
 from depai_robot.console.look import DIM
-from depai_robot.console.order import ORDERS, REASON_MAX, STATION, Order
+from depai_robot.console.order import DAYS, DAYS_DEFAULT, DAYS_MAX, ORDERS, REASON_MAX, STATION, Order
 from depai_robot.console.page import (
     PAGES,
     changes_page,
@@ -28,6 +28,7 @@ from depai_robot.console.page import (
 )
 from depai_robot.console.vda import clean
 
+_HINTS = {STATION: "0x and 40 digits", DAYS: f"1 to {DAYS_MAX}; empty: {DAYS_DEFAULT}"}
 HELP = """\
 depai-fleet: the fleet at a glance. Everything has a key; nothing needs a mouse.
 
@@ -39,7 +40,8 @@ depai-fleet: the fleet at a glance. Everything has a key; nothing needs a mouse.
  f            filter: all, alerts, charging, away, low, manual
  s  S         order by the next column; the other way round
  c            command to the robot under the cursor (operator); with
-              --operator-key also signed orders about its money
+              --operator-key also signed orders about its money, and
+              its journal, signed by the robot, into a file
  a  A         acknowledge this alert; all that are shown (operator)
  o            alerts: also those that are over
  x            export what is shown, as CSV and JSON
@@ -157,7 +159,7 @@ class OrderScreen(ModalScreen[tuple[dict[str, str], str] | None]):
         with Vertical(id="order"):
             yield Static(Text(f"{self._order.label}: {self._robot.name}", style="bold"))
             for name in self._order.fields:
-                hint = "0x and 40 digits" if name == STATION else "atomic units (1 USDC = 1000000), or empty"
+                hint = _HINTS.get(name, "atomic units (1 USDC = 1000000), or empty")
                 yield Static(Text(name))
                 yield Input(placeholder=hint, id=f"field-{name}", compact=True)
             yield Static(Text("reason, kept in both audit logs"))

@@ -7,7 +7,11 @@ import pytest
 
 from depai_robot.adapters.broker_process import start_broker
 from depai_robot.adapters.paho_broker import BrokerAddress, PahoBroker
+from depai_robot.adapters.sqlite_journal import SqliteJournal
 from depai_robot.app.fleet_guard import AUDIT, FleetGuard, answer_topic, command_topic, seal_document
+from depai_robot.app.journal_share import JournalShare, journal_topic
+from depai_robot.app.journal_told import read_told
+from depai_robot.app.sealing import Sealer
 from depai_robot.console.app import FleetApp
 from depai_robot.console.command import COMMANDS, Role
 from depai_robot.console.hub import Hub, HubSettings
@@ -21,8 +25,8 @@ from test.app_world import make_policy
 from test.console_world import World
 
 CHAIN = 31337
-OWNER, ADA = DevelopmentSigner("owner"), DevelopmentSigner("operator-ada")
-DESK = OrderDesk(address_to_hex(ADA.address), lambda command: seal_document(command, ADA, CHAIN))
+OWNER, ADA, IDENTITY = (DevelopmentSigner(name) for name in ("owner", "operator-ada", "robot-1 identity"))
+DESK = OrderDesk(address_to_hex(ADA.address), lambda command: seal_document(command, ADA, CHAIN), CHAIN)
 STATION = "0x52908400098527886E0F7030069857D2E4169EE7"
 ORDER = {order.kind: order for order in ORDERS}
 
@@ -78,6 +82,15 @@ class Robot:
             command_topic(name),
             lambda _topic, token: self.link.publish(answer_topic(name), self.guard.take(token)),
         )
+
+    def tell_journal(self, folder, name):
+        """The journal of a robot that has bought nothing yet, told as a wallet tells it."""
+        path = folder / "wallet.sqlite"
+        SqliteJournal(path, address_to_hex(IDENTITY.address)).close()
+        topic, sealer = journal_topic(name), Sealer(CHAIN, IDENTITY, None, None)
+        share = JournalShare(path, sealer.seal_bytes, lambda part: self.link.publish(topic, part))
+        self.guard.tell_journal = share.ask
+        return share
 
 
 @pytest.fixture
@@ -141,6 +154,58 @@ def test_an_operator_pauses_tightens_and_bars_from_the_screen(broker, tmp_path):
     log = (tmp_path / "robot" / AUDIT).read_text(encoding="utf-8")
     assert "a bill" in log
     assert "would rise" in log
+
+
+def test_a_journal_is_asked_for_and_kept_as_the_robot_signed_it(broker, tmp_path):
+    (tmp_path / "robot").mkdir()
+    sim = FleetSim(1, seed=3)
+    name = sim.connection(0, time.time())[0].split("/")[3]
+    robot = Robot(tmp_path / "robot", broker, name)
+    robot.link.publish(*sim.connection(0, time.time()), retain=True)
+    address = BrokerAddress(broker.host, broker.port)
+    hub = Hub(HubSettings(address, history=tmp_path / "h.sqlite", role=Role.OPERATOR, who="ada"), desk=DESK)
+    app = FleetApp(hub, tmp_path / "exports")
+    place = len(COMMANDS) + [order.kind for order in ORDERS].index("journal")
+
+    async def ask(pilot, *days):
+        await pilot.press("c", "home", *["down"] * place, "enter")
+        await see(app, pilot, "1 to 366; empty: 7")
+        await pilot.press(*days, "enter", *"books", "enter")
+
+    async def run():
+        async with app.run_test(size=(100, 30), notifications=True) as pilot:
+            await see(app, pilot, "1/1", name)
+            await ask(pilot, "0")
+            await see(app, pilot, "days is a whole number from 1 to 366")
+            await ask(pilot)
+            await see(app, pilot, "Sign and send?", "that ended in the last 7 days")
+            await pilot.press("y")
+            await see(app, pilot, "refuses: nobody tells the journal here")
+            share = robot.tell_journal(tmp_path / "robot", name)
+            await ask(pilot, "3", "0")
+            await see(app, pilot, "Sign and send?", "that ended in the last 30 days")
+            await pilot.press("y")
+            await until(pilot, lambda: not share._asked.empty())
+            await asyncio.to_thread(share.look)
+            await see(app, pilot, "0 sessions")
+            (path,) = (tmp_path / "exports").glob(f"journal-{name}-*.jws")
+            told = read_told(path.read_bytes(), CHAIN, IDENTITY.address)
+            assert (told.robot, told.extract.rows) == (name, 0)
+            assert told.until_s - told.since_s == 30 * 86_400
+            (tmp_path / "robot" / "wallet.sqlite").write_bytes(b"no journal")
+            await ask(pilot)
+            await see(app, pilot, "Sign and send?")
+            await pilot.press("y")
+            await until(pilot, lambda: not share._asked.empty())
+            await asyncio.to_thread(share.look)
+            await see(app, pilot, "tells no journal")
+            await pilot.press("5")
+            await see(app, pilot, "order journal", "no journal")
+
+    try:
+        asyncio.run(run())
+    finally:
+        robot.link.close()
 
 
 def test_without_a_key_there_are_no_orders_and_a_viewer_gives_none(tmp_path):

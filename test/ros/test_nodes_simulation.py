@@ -60,12 +60,19 @@ class Bench:
         self.ros.until(lambda: self.clock_ns[-1] >= end_ns, 30)
 
     def drive_until(self, condition: Any) -> None:
-        """A command again with every few readings, as whoever drives does."""
+        """A command with each new odometry, as whoever drives does.
+
+        One in each turn of the executor would keep it busy with commands alone: both sides share it here.
+        """
         twist = Twist()
         twist.linear.x = 0.2
+        answered = 0
 
         def step() -> bool:
-            self.velocities.publish(twist)
+            nonlocal answered
+            if len(self.odometry) > answered:
+                answered = len(self.odometry)
+                self.velocities.publish(twist)
             return bool(condition())
 
         self.ros.until(step, 30)

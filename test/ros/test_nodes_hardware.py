@@ -1,5 +1,7 @@
 """The hardware process's node on pty devices: wheels by cmd_vel, odometry, emergency stop, the wallet's link."""
 
+import time
+
 import pytest
 
 pytest.importorskip("rclpy", reason="pip install 'depai_robot[ros]', or source a ROS 2 installation")
@@ -38,15 +40,20 @@ class Bench:
         self.other.create_subscription(DiagnosticArray, "/diagnostics", self._take, STATE)
         self.velocities = self.other.create_publisher(Twist, "cmd_vel", STATE)
         self.emergency = self.other.create_publisher(Bool, "emergency_stop", LATCHED)
+        self._driven_s = -1.0
         ros.until(lambda: self.odometry and self.velocities.get_subscription_count())
 
     def _take(self, message: DiagnosticArray) -> None:
         self.statuses.update({status.name: status.message for status in message.status})
 
     def drive(self, linear: float) -> None:
-        message = Twist()
-        message.linear.x = linear
-        self.velocities.publish(message)
+        """A command, at most each 20 ms: one in every turn would starve the node that shares the executor."""
+        now_s = time.monotonic()
+        if now_s - self._driven_s >= 0.02:
+            self._driven_s = now_s
+            message = Twist()
+            message.linear.x = linear
+            self.velocities.publish(message)
         self.ros.executor.spin_once(timeout_sec=0.02)
 
 

@@ -262,6 +262,7 @@ class World:
         self.soc_permille = 180
         self.docking_fails = 0
         self.undocking_fails = 0
+        self.leaving_seen_ns = 0
         self.travel_s = 4
         self.charge_power_w = 300
         # hooks and records
@@ -611,7 +612,7 @@ class World:
             supply = self.supplies[name]
             supply.nonce = b""
             other = self.stations[name]
-            self.put(other, lambda: self.presence(other, present=False))
+            self.put(other, lambda: self.presence(other, present=False), self.leaving_seen_ns)
         return ft.UndockingEnded(self.at, True, "")
 
     def station_effect(self, agent: Agent, supply: Supply, wish: Any) -> None:

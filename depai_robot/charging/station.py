@@ -61,7 +61,7 @@ from depai_robot.charging.turn import Turn
 from depai_robot.payment.x402 import RefundPayload
 from depai_robot.values.error import BugError, DepaiError, JournalError
 
-STEP_VERSION = 2
+STEP_VERSION = 3
 """Rises when a change of the machine would fold an old journal to another state."""
 
 RESERVED_SESSIONS = (LOBBY, "offer")

@@ -50,7 +50,14 @@ def on_presence(turn: StationTurn, fact: PresenceChanged) -> None:
         stop(turn, "EVDisconnected")
     if turn.session.ended_ns and not turn.session.left_ns:
         turn.update(left_ns=turn.at.session_ns)
-    if turn.at_phase(StationPhase.ENDED, StationPhase.CLAIMING, StationPhase.REFUNDING, StationPhase.PAYING):
+    # A kept channel settles while the robot still stands there: the connector is free once it has left, not before.
+    if turn.at_phase(
+        StationPhase.ENDED,
+        StationPhase.CLAIMING,
+        StationPhase.REFUNDING,
+        StationPhase.PAYING,
+        StationPhase.SETTLED,
+    ):
         turn.release()
 
 

@@ -18,7 +18,7 @@ from test.builders import (
     make_robot_settings,
     make_station_settings,
 )
-from test.pretend import World
+from test.pretend import SECOND, World
 
 WH = 1000
 
@@ -78,6 +78,25 @@ def test_the_rest_stays_and_the_next_session_needs_no_transaction():
     assert station_state(world).channels[kept.agreement.channel_id.hex()].due_atomic == (
         third.base_atomic + third.owed_atomic
     )
+
+
+def test_a_robot_that_leaves_after_its_session_was_settled_leaves_a_free_connector():
+    world = world_that_keeps()
+    world.run(lambda: len(world.robot.state.offers) == 1, 5)
+    world.request("s-0", 50 * WH)
+    assert world.run(lambda: world.phase == "CHARGING", 120)
+    world.run(lambda: False, 20)
+    world.leaving_seen_ns = 3 * SECOND
+    world.give(world.robot, ft.StopRequested(world.at, "enough"))
+    assert world.run(lambda: station_state(world).sessions["s-0"].phase == "SETTLED", 300), world.story()
+    state = station_state(world)
+    assert state.connectors[1].present, "it still stands there"
+    assert state.free_connector() is None
+    world.run(lambda: not station_state(world).connectors[1].present, 100)
+    state = station_state(world)
+    assert not state.connectors[1].present
+    assert "s-0" in state.sessions, "late messages are still answered"
+    assert state.free_connector() == 1
 
 
 def test_claimed_in_one_batch_when_the_interval_is_over():

@@ -37,7 +37,7 @@ from depai_robot.payment.receipt import parse_receipt
 from depai_robot.sim.key import DevelopmentSigner
 from depai_robot.sim.link_hardware import LinkRobotHardware
 from depai_robot.values.identity import address_to_hex
-from test.ros.conftest import Ros, take_domain
+from test.ros.conftest import Ros
 from test.site_world import OWNER, ROBOT, STATION, make_site, start_station, write_yaml
 from test.vda_check import check
 
@@ -142,8 +142,8 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    with make_site(tmp_path) as (folder, pads), take_domain() as domain:
+def fleet(tmp_path: Path, ros_domain_id: int) -> Iterator[Fleet]:
+    with make_site(tmp_path) as (folder, pads):
         tree = yaml.safe_load((folder / "wallet.yaml").read_text())
         now_s = int(time.time())
         grant = Grant(
@@ -166,7 +166,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
             },
         )
         station = start_station(folder)
-        rclpy.init(args=["--ros-args", "-p", "use_sim_time:=true"], domain_id=domain)
+        rclpy.init(args=["--ros-args", "-p", "use_sim_time:=true"], domain_id=ros_domain_id)
         ros = Ros(rclpy.get_default_context())
         made = Fleet(ros, folder, pads, port)
         try:

@@ -15,6 +15,8 @@ from depai_robot.values.money import USDC_DECIMALS
 
 FILE_BYTES_MAX = 8 * 1024 * 1024
 SIGNERS_MAX = 4
+TOLD_WITHIN_S = 150.0
+"""A robot reads its journal in a process of its own, and gives up after two minutes."""
 
 
 class Telling(msgspec.Struct, frozen=True, kw_only=True):

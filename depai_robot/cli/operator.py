@@ -13,15 +13,13 @@ import click
 from depai_robot.adapters.paho_broker import BrokerAddress, PahoBroker, Tls
 from depai_robot.app.fleet_guard import answer_topic, command_topic, seal_document
 from depai_robot.app.journal_share import journal_topic
-from depai_robot.app.journal_told import FILE_BYTES_MAX, Collection, Telling, read_told
+from depai_robot.app.journal_told import FILE_BYTES_MAX, TOLD_WITHIN_S, Collection, Telling, read_told
 from depai_robot.cli.passphrase import open_key, passphrase_options
 from depai_robot.fleet.command import LIFETIME_MAX_S, LIMITS, OPERATOR_KINDS, Command, Grant, Kind
 from depai_robot.values.error import ConfigError, DeviceTimeoutError
 from depai_robot.values.identity import address_from_hex, address_to_hex, require_id
 
 DAY_S = 86_400
-JOURNAL_WITHIN_S = 150.0
-"""A robot reads its journal in a process of its own, and gives up after two minutes."""
 _SHOWN = {
     "ended": "<20",
     "outcome": "<14",
@@ -241,7 +239,7 @@ def order(
         if not ear.answer.get("accepted"):
             raise ConfigError(f"{robot} refuses: {ear.answer.get('words')}")
         if kind == "journal":
-            told = ear.wait_told(JOURNAL_WITHIN_S)
+            told = ear.wait_told(TOLD_WITHIN_S)
             path = Path(f"{robot}-{command.id}.jws") if out is None else out
             told.write(path)
             click.echo(f"{told.text()}; kept in {path}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from depai_robot.adapters.paho_broker import BrokerAddress
 from depai_robot.adapters.paho_feed import PahoFeed
-from depai_robot.app.journal_told import Collection, Telling
+from depai_robot.app.journal_told import TOLD_WITHIN_S, Collection, Telling
 from depai_robot.console.command import Command, Role, instant_action
 from depai_robot.console.fleet import DAY_S, IDLE_PHASES, Fleet, Robot
 from depai_robot.console.history import AuditRow, History, Sample
@@ -38,8 +38,6 @@ SAMPLE_EVERY_S = 300
 BATCH = 250
 RESTORE_SESSIONS_MAX = 5_000
 ANSWER_WITHIN_S = 10.0
-JOURNAL_WITHIN_S = 150.0
-"""A robot reads its journal in a process of its own, and gives up after two minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +210,7 @@ class Hub:
         self._orders[command.id] = (robot.key, command, time.monotonic() + ANSWER_WITHIN_S)
         if command.kind == "journal":
             collection = Collection(command.robot, command.id, desk.chain_id)
-            self._journals[command.id] = (robot.key, collection, time.monotonic() + JOURNAL_WITHIN_S)
+            self._journals[command.id] = (robot.key, collection, time.monotonic() + TOLD_WITHIN_S)
         try:
             self.feed.publish(f"depai/v1/fleet/{command.robot}/command", token.encode(), qos=1)
         except DepaiError as error:
@@ -249,7 +247,7 @@ class Hub:
         for order_id, (key, collection, until_s) in list(self._journals.items()):
             if time.monotonic() >= until_s:
                 del self._journals[order_id]
-                text = f"{collection.progress} of the journal came within {JOURNAL_WITHIN_S:g} s"
+                text = f"{collection.progress} of the journal came within {TOLD_WITHIN_S:g} s"
                 self.note("no journal", key, f"{order_id}: {text}")
                 self._said.append((f"{key.rpartition('/')[2]}: {text}", False))
 

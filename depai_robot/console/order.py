@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from depai_robot.fleet.command import LIFETIME_MAX_S, LIMITS, Command, Kind
+from depai_robot.fleet.command import JOURNAL_SPAN_MAX_S, LIFETIME_MAX_S, LIMITS, Command, Kind
 from depai_robot.values.error import ConfigError
 from depai_robot.values.identity import address_from_hex, address_to_hex, require_id
 
@@ -19,7 +19,8 @@ _ANSWER_BYTES_MAX = 256 * 1024
 REASON_MAX = 256
 STATION = "station"
 DAYS = "days"
-DAYS_DEFAULT, DAYS_MAX, DAY_S = 7, 366, 86_400
+DAY_S = 86_400
+DAYS_DEFAULT, DAYS_MAX = 7, JOURNAL_SPAN_MAX_S // DAY_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ from depai_robot.values.error import RemoteError
 
 PART_BYTES_MAX = 40 * 1024
 """Of a part before base64: with header and signature it stays below the 64 KiB that a message may have."""
-PARTS_MAX = 64
+FIELDS_BYTES = 128
+"""Of the names and brackets that an empty part leaves out."""
+PARTS_MAX = 128
 SESSIONS_MAX = 2000
 ERROR_CHARACTERS_MAX = 512
 
@@ -40,7 +42,7 @@ class JournalPart(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         since_s, until_s: as asked, Unix time: sessions that ended in between.
         rows, head: number and hash (0x...) of the journal's last row when it was read.
         sessions: rows of the table ``sessions`` that ``depai-robot journal export`` writes.
-        days: rows of its table ``days``; all of them in part 1.
+        days: rows of its table ``days``.
         error: why there are none; empty when all is well.
     """
 
@@ -95,28 +97,22 @@ def split_extract(extract: Extract, command: Command) -> list[JournalPart]:
         raise UnreadablePartError(
             f"{len(extract.sessions)} sessions in that time, at most {SESSIONS_MAX} are told: ask for less"
         )
-    head = len(msgspec.json.encode(_part(command, extract, days=extract.days)))
-    groups: list[list[Row]] = [[]]
-    room = PART_BYTES_MAX - head
-    for row in extract.sessions:
-        size = len(msgspec.json.encode(row)) + 1
-        if size > room and groups[-1]:
-            groups.append([])
-            room = PART_BYTES_MAX - head
-        groups[-1].append(row)
-        room -= size
+    room_max = PART_BYTES_MAX - len(msgspec.json.encode(_part(command, extract))) - FIELDS_BYTES
+    groups: list[tuple[list[Row], list[Row]]] = [([], [])]
+    room = room_max
+    for kind, rows in enumerate((extract.sessions, extract.days)):
+        for row in rows:
+            size = len(msgspec.json.encode(row)) + 1
+            if size > room and any(groups[-1]):
+                groups.append(([], []))
+                room = room_max
+            groups[-1][kind].append(row)
+            room -= size
     if len(groups) > PARTS_MAX:
         raise UnreadablePartError(f"{len(groups)} parts, at most {PARTS_MAX} are told: ask for less")
     return [
-        _part(
-            command,
-            extract,
-            sessions=tuple(rows),
-            days=extract.days if number == 1 else (),
-            part=number,
-            parts=len(groups),
-        )
-        for number, rows in enumerate(groups, 1)
+        _part(command, extract, sessions=tuple(sessions), days=tuple(days), part=number, parts=len(groups))
+        for number, (sessions, days) in enumerate(groups, 1)
     ]
 
 

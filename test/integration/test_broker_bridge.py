@@ -12,6 +12,7 @@ pytest.importorskip("cryptography", reason="pip install 'depai_robot[broker]'")
 from depai_robot.adapters.broker_process import find_mosquitto, free_port
 from depai_robot.adapters.broker_site import add_client, init_site
 from depai_robot.adapters.paho_broker import BrokerAddress, PahoBroker, Tls
+from depai_robot.values.error import DeviceError
 
 pytestmark = pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
 BRIDGE = Path(__file__).parents[2] / "deploy" / "mosquitto" / "bridge.conf"
@@ -76,7 +77,7 @@ def test_a_central_broker_sees_a_zone_orders_its_robots_and_gets_no_inbox(broker
             robot = client(zone_port, "robot-1", tls)
             console = client(central_port, "console")
             break
-        except Exception:
+        except DeviceError:
             assert time.monotonic() < deadline_s
             time.sleep(0.1)
     try:

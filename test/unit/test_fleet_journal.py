@@ -62,6 +62,16 @@ def test_an_extract_is_the_same_behind_its_parts_in_any_order():
     assert join_parts(again) == extract
 
 
+def test_a_year_of_days_and_the_most_sessions_fit():
+    rows = tuple(
+        dict.fromkeys((f"column_{n}" for n in range(40)), "0x" + "1" * 20) for _ in range(SESSIONS_MAX)
+    )
+    extract = Extract(rows=1, head="0x" + "00" * 32, sessions=rows, days=rows[:366])
+    parts = split_extract(extract, COMMAND)
+    assert all(len(msgspec.json.encode(part)) <= PART_BYTES_MAX for part in parts)
+    assert join_parts(parts) == extract
+
+
 def test_an_empty_journal_is_one_part():
     extract = Extract(rows=0, head="0x" + "00" * 32, sessions=(), days=())
     (part,) = split_extract(extract, COMMAND)
@@ -90,7 +100,7 @@ def test_what_is_not_whole_is_refused(spoil, words):
         b"{}",
         b"[" * 100_000,
         msgspec.json.encode(change(refuse_extract(COMMAND, "x"), part=2)),
-        msgspec.json.encode(change(refuse_extract(COMMAND, "x"), parts=65)),
+        msgspec.json.encode(change(refuse_extract(COMMAND, "x"), parts=129)),
         msgspec.json.encode(change(refuse_extract(COMMAND, "x"), head="0xAB")),
         msgspec.json.encode(change(refuse_extract(COMMAND, "x"), sessions=({"a": {"b": 1}},))),
         msgspec.json.encode(refuse_extract(COMMAND, "x"))[:-1] + b',"more":1}',

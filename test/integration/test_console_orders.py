@@ -100,14 +100,20 @@ def broker(tmp_path):
     process.stop()
 
 
-def test_an_operator_pauses_tightens_and_bars_from_the_screen(broker, tmp_path):
-    (tmp_path / "robot").mkdir()
-    sim = FleetSim(1, seed=3)
-    name = sim.connection(0, time.time())[0].split("/")[3]
-    robot = Robot(tmp_path / "robot", broker, name)
-    robot.link.publish(*sim.connection(0, time.time()), retain=True)
+def open_desk(folder, broker):
+    """A robot that is online, its name, and an operator's console on the same broker."""
+    (folder / "robot").mkdir()
+    topic, payload = FleetSim(1, seed=3).connection(0, time.time())
+    name = topic.split("/")[3]
+    robot = Robot(folder / "robot", broker, name)
+    robot.link.publish(topic, payload, retain=True)
     address = BrokerAddress(broker.host, broker.port)
-    hub = Hub(HubSettings(address, history=tmp_path / "h.sqlite", role=Role.OPERATOR, who="ada"), desk=DESK)
+    settings = HubSettings(address, history=folder / "h.sqlite", role=Role.OPERATOR, who="ada")
+    return robot, name, Hub(settings, desk=DESK)
+
+
+def test_an_operator_pauses_tightens_and_bars_from_the_screen(broker, tmp_path):
+    robot, name, hub = open_desk(tmp_path, broker)
     app = FleetApp(hub, tmp_path)
 
     async def give(pilot, kind, *keys):
@@ -157,13 +163,7 @@ def test_an_operator_pauses_tightens_and_bars_from_the_screen(broker, tmp_path):
 
 
 def test_a_journal_is_asked_for_and_kept_as_the_robot_signed_it(broker, tmp_path):
-    (tmp_path / "robot").mkdir()
-    sim = FleetSim(1, seed=3)
-    name = sim.connection(0, time.time())[0].split("/")[3]
-    robot = Robot(tmp_path / "robot", broker, name)
-    robot.link.publish(*sim.connection(0, time.time()), retain=True)
-    address = BrokerAddress(broker.host, broker.port)
-    hub = Hub(HubSettings(address, history=tmp_path / "h.sqlite", role=Role.OPERATOR, who="ada"), desk=DESK)
+    robot, name, hub = open_desk(tmp_path, broker)
     app = FleetApp(hub, tmp_path / "exports")
     place = len(COMMANDS) + [order.kind for order in ORDERS].index("journal")
 

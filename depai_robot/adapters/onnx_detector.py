@@ -9,6 +9,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ OPSET = 17
 CANDIDATE_SCORE_MIN = 0.15
 CANDIDATE_COUNT_MAX = 4
 PRESENCE_MIN = 0.5
+STEP_BACK = 1.7
+"""A finder that takes a covered or blurred dock for a smaller thing is corrected by a look at more around it."""
 
 _MANIFEST_BYTES_MAX = 2**20
 _INPUT = "image"
@@ -93,6 +96,7 @@ class OnnxDetector:
         raw = _read(models / MANIFEST_NAME, _MANIFEST_BYTES_MAX)
         self._sha256 = hashlib.sha256(raw).hexdigest()
         self._manifest = parse_manifest(raw)
+        self._covariance = self._manifest.make_covariance()
         self._files: dict[str, bytes] = {}
         for name, entry in self._manifest.files.items():
             self._files[name] = _read(models / name, entry.size_bytes)
@@ -215,6 +219,9 @@ class OnnxDetector:
 
     def _look(self, grey: GreyImage, region: Region, *, twice: bool) -> DockKeypoints | None:
         keypoints = self._keypoints_in(grey, region)
+        if keypoints.score < PRESENCE_MIN and twice:
+            region = region.scaled(STEP_BACK)
+            keypoints = self._keypoints_in(grey, region)
         if keypoints.score < PRESENCE_MIN:
             return None
         closer = next_region(keypoints) if twice else None
@@ -224,7 +231,8 @@ class OnnxDetector:
 
     def _keypoints_in(self, grey: GreyImage, region: Region) -> DockKeypoints:
         keypoints, presence = self._run(KEYPOINTS_NAME, normalise(crop_pixels(grey, region)))
-        return decode_keypoints(keypoints, presence, region)
+        found = decode_keypoints(keypoints, presence, region)
+        return replace(found, error_covariance=self._covariance)
 
     def _run(self, name: str, pixels: Float) -> list[Float]:
         """One inference; a provider that fails is replaced by the next one of the list, once each."""

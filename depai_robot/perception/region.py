@@ -43,6 +43,10 @@ class Region:
         if not all(math.isfinite(v) for v in (self.x_px, self.y_px, self.side_px)) or self.side_px <= 0:
             raise BugError(f"a region is finite with a positive side, got {self}")
 
+    def scaled(self, factor: float) -> "Region":
+        """About the same centre."""
+        return Region(self.x_px, self.y_px, self.side_px * factor)
+
     def to_image(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N, 2) crop pixels to image pixels."""
         corner = np.array([self.x_px, self.y_px]) - self.side_px / 2 + 0.5
@@ -62,33 +66,41 @@ def region_of(points_px: NDArray[np.float64]) -> Region:
     return Region(float(centre[0]), float(centre[1]), side_px)
 
 
-@dataclass(frozen=True, slots=True)
 class GreyImage:
     """A frame in grey at full, half and quarter size, so that a crop is never thinned out by more than two.
 
-    Attributes:
-        levels: three (H, W) uint8 images.
+    The smaller ones are made when they are first asked for.
     """
 
-    levels: tuple[NDArray[np.uint8], ...]
+    LEVELS = 3
+
+    def __init__(self, grey: NDArray[np.uint8]) -> None:
+        """Of an (H, W) uint8 image, which is not copied."""
+        self._levels = [grey]
 
     @staticmethod
     def from_rgb(image: NDArray[np.uint8]) -> "GreyImage":
         """Of an (H, W, 3) uint8 RGB image."""
-        return GreyImage.from_grey(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8))
+        return GreyImage(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8))
 
     @staticmethod
     def from_grey(grey: NDArray[np.uint8]) -> "GreyImage":
         """Of an (H, W) uint8 image."""
-        height, width = grey.shape
-        half = cv2.resize(grey, (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA)
-        quarter = cv2.resize(half, (max(1, width // 4), max(1, height // 4)), interpolation=cv2.INTER_AREA)
-        return GreyImage((grey, np.asarray(half, dtype=np.uint8), np.asarray(quarter, dtype=np.uint8)))
+        return GreyImage(grey)
+
+    def level(self, number: int) -> NDArray[np.uint8]:
+        """The image halved ``number`` times, (H, W) uint8; 0 is the whole one."""
+        while len(self._levels) <= number:
+            height, width = self._levels[-1].shape
+            size = (max(1, width // 2), max(1, height // 2))
+            half = cv2.resize(self._levels[-1], size, interpolation=cv2.INTER_AREA)
+            self._levels.append(np.asarray(half, dtype=np.uint8))
+        return self._levels[number]
 
     @property
     def size_px(self) -> tuple[int, int]:
         """(width, height) of the full image."""
-        height, width = self.levels[0].shape
+        height, width = self._levels[0].shape
         return width, height
 
 
@@ -109,19 +121,19 @@ def finder_scale(size_px: tuple[int, int]) -> float:
 def finder_pixels(grey: GreyImage) -> NDArray[np.uint8]:
     """(240, 320) uint8: the whole image, aspect kept, padded at the right and below."""
     scale = finder_scale(grey.size_px)
-    if scale == 0.5 and grey.levels[1].shape == (FINDER_HEIGHT_PX, FINDER_WIDTH_PX):
-        return grey.levels[1]
+    if scale == 0.5 and grey.size_px == (2 * FINDER_WIDTH_PX, 2 * FINDER_HEIGHT_PX):
+        return grey.level(1)
     width, height = (max(1, round(v * scale)) for v in grey.size_px)
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     padded = np.full((FINDER_HEIGHT_PX, FINDER_WIDTH_PX), _PAD_GREY, np.uint8)
-    padded[:height, :width] = cv2.resize(grey.levels[0], (width, height), interpolation=interpolation)
+    padded[:height, :width] = cv2.resize(grey.level(0), (width, height), interpolation=interpolation)
     return padded
 
 
 def crop_pixels(grey: GreyImage, region: Region) -> NDArray[np.uint8]:
     """(128, 128) uint8 of a region; what lies outside of the image is grey."""
     zoom = region.side_px / CROP_PX
-    level = min(max(math.floor(math.log2(zoom) + 1e-9), 0), len(grey.levels) - 1)
+    level = min(max(math.floor(math.log2(zoom) + 1e-9), 0), GreyImage.LEVELS - 1)
     shrink = 2.0**level
     # Crop pixel c lies at image pixel a + zoom c; the same point at this level is (p + 0.5) / shrink - 0.5.
     step = zoom / shrink
@@ -129,7 +141,7 @@ def crop_pixels(grey: GreyImage, region: Region) -> NDArray[np.uint8]:
     offset = (origin + 0.5) / shrink - 0.5
     matrix = np.array([[step, 0.0, offset[0]], [0.0, step, offset[1]]])
     crop = cv2.warpAffine(
-        grey.levels[level],
+        grey.level(level),
         matrix,
         (CROP_PX, CROP_PX),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from depai_robot.perception.dock import DockModel
 from depai_robot.perception.frame import CameraIntrinsics
 from depai_robot.perception.observation import DockKeypoints
+from depai_robot.perception.pose import projection_slopes
 from depai_robot.values.geometry import Pose3
 
 MISFIT_MIN = 0.25
@@ -35,6 +36,9 @@ _VISIBLE_MIN = 0.5
 _OUT_MIN, _FLAT_MIN = 2, 4
 _SIGMA_MIN_PX = 0.1
 _STEPS = 4
+_SETTLED = 0.001
+"""Change of the share, a fiftieth of what neighbouring frames have in common."""
+
 _DEPTH_MIN_M = 0.02
 
 Array = NDArray[np.float64]
@@ -114,23 +118,14 @@ def measure_relief(
     share, information = 1.0, np.eye(7)
     for _ in range(_STEPS):
         turned = (points_m * [share, 1.0, 1.0]) @ rotation.T
-        inverse_z = turned[:, 2] + position_m[2]
-        if not (inverse_z > _DEPTH_MIN_M).all():
+        at_m = turned + position_m
+        if not (at_m[:, 2] > _DEPTH_MIN_M).all():
             return None
-        inverse_z = 1.0 / inverse_z
-        shift = rotation[:, 0] * points_m[:, :1]
-        rows = np.empty((2, len(rays), 7))
-        residual = np.empty((2, len(rays)))
-        for axis in (0, 1):
-            ray = (turned[:, axis] + position_m[axis]) * inverse_z
-            residual[axis] = (ray - rays[:, axis]) / sigma
-            moved = np.zeros((len(rays), 3, 7))
-            moved[:, :, :3] = np.eye(3)
-            moved[:, 0, 4], moved[:, 0, 5] = turned[:, 2], -turned[:, 1]
-            moved[:, 1, 3], moved[:, 1, 5] = -turned[:, 2], turned[:, 0]
-            moved[:, 2, 3], moved[:, 2, 4] = turned[:, 1], -turned[:, 0]
-            moved[:, :, 6] = shift
-            rows[axis] = (moved[:, axis] - ray[:, None] * moved[:, 2]) * (inverse_z / sigma)[:, None]
+        residual = ((at_m[:, :2] / at_m[:, 2:] - rays) / sigma[:, None]).T
+        slopes = projection_slopes(turned, at_m)
+        # The seventh moves each point along the dock's depth, as a translation by as much would.
+        deeper = slopes[:, :, :3] @ rotation[:, 0] * points_m[:, 0]
+        rows = np.concatenate([slopes, deeper[:, :, None]], axis=2) / sigma[None, :, None]
         flat = rows.reshape(-1, 7)
         information = flat.T @ flat
         try:
@@ -142,5 +137,7 @@ def measure_relief(
         share += float(step[6])
         if not math.isfinite(share) or abs(share) > 100:
             return None
+        if abs(float(step[6])) < _SETTLED:
+            break  # the pose was fitted already, so this is soon
     spread = math.sqrt(max(float(np.linalg.inv(information)[6, 6]), 0.0))
     return Relief(share, max(spread, 1e-3)) if spread < _SIGMA_MAX else None

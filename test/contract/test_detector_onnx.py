@@ -15,7 +15,7 @@ from depai_robot.app.dock_observer import DockObserver, make_observer
 from depai_robot.app.resource import resource_path
 from depai_robot.perception.dock import parse_dock
 from depai_robot.perception.frame import CameraIntrinsics, Frame
-from depai_robot.perception.manifest import parse_manifest
+from depai_robot.perception.manifest import FINDER_NAME, parse_manifest
 from depai_robot.perception.network import next_region
 from depai_robot.perception.pose import estimate_pose
 from depai_robot.perception.region import Region
@@ -351,3 +351,22 @@ def test_the_manifest_that_ships_is_whole():
     assert manifest.gate.threshold >= 0.5
     total = sum(entry.size_bytes for entry in manifest.files.values())
     assert total < 8 * 2**20
+
+
+@pytest.mark.parametrize("name", ["dark", "blurred"])
+def test_a_finder_that_takes_the_dock_for_a_smaller_thing_is_corrected(folder, monkeypatch, name):
+    detector = OnnxDetector(folder)
+    right = detector.detect(read_frame(name))
+    run = detector._run
+
+    def too_small(network, pixels):
+        outputs = run(network, pixels)
+        if network == FINDER_NAME:
+            outputs[0][:, 3:] += np.float32(np.log(0.42))
+        return outputs
+
+    monkeypatch.setattr(detector, "_run", too_small)
+    found = detector.detect(read_frame(name))
+    assert found is not None
+    visible = right.visibility > 0.5
+    assert np.median(np.abs(found.points_px - right.points_px)[visible]) < 1.5

@@ -6,9 +6,12 @@ import re
 from dataclasses import asdict
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from depai_robot.perception.dock import DockModel
 from depai_robot.perception.gate import FEATURES, Gate
+from depai_robot.perception.observation import KEYPOINT_COUNT
 from depai_robot.values.error import ConfigError
 
 MANIFEST_NAME = "manifest.json"
@@ -18,6 +21,7 @@ KEYPOINTS_NAME = "keypoints.onnx"
 GOLDEN_NAME = "golden.npz"
 MODEL_BYTES_MAX = 64 * 2**20
 
+_EIGENVALUE_MIN, _EIGENVALUE_MAX = 1e-3, 1e3
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -79,6 +83,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         gate: fitted on these models' answers.
         golden_tolerance: largest difference from the golden vector's stored outputs.
         golden_tolerance_by_provider: the same for an execution provider that was measured to need another.
+        keypoint_covariance: (24, 24) of the keypoints' errors in sigmas, as
+            :attr:`DockKeypoints.error_covariance` has it; empty when they are taken to be independent.
         dock_sha256: of the geometry that the models were trained on; see :func:`dock_sha256`.
         seed: of the training data.
         command: that made the set.
@@ -95,6 +101,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command: str
     data_sha256: str = ""
     golden_tolerance_by_provider: dict[str, float] = {}
+    keypoint_covariance: tuple[tuple[float, ...], ...] = ()
+
+    def make_covariance(self) -> NDArray[np.float64] | None:
+        """(24, 24) as perception uses it, or None."""
+        return np.array(self.keypoint_covariance, dtype=np.float64) if self.keypoint_covariance else None
 
     def golden_tolerance_of(self, provider: str) -> float:
         """Largest difference from the golden vector that an execution provider may show."""
@@ -147,7 +158,25 @@ def parse_manifest(data: bytes) -> Manifest:
             name = f"golden_tolerance_by_provider.{provider}" if provider else "golden_tolerance"
             raise ConfigError(f"{MANIFEST_NAME}: {name} must be in (0, 1), got {tolerance}")
     manifest.make_gate()
+    _require_covariance(manifest.keypoint_covariance)
     return manifest
+
+
+def _require_covariance(rows: tuple[tuple[float, ...], ...]) -> None:
+    if not rows:
+        return
+    side = 2 * KEYPOINT_COUNT
+    if len(rows) != side or any(len(row) != side for row in rows):
+        raise ConfigError(f"{MANIFEST_NAME}: keypoint_covariance must be {side} rows of {side}")
+    matrix = np.array(rows)
+    if not np.isfinite(matrix).all() or not np.allclose(matrix, matrix.T, atol=1e-9):
+        raise ConfigError(f"{MANIFEST_NAME}: keypoint_covariance must be finite and symmetric")
+    least, largest = (float(v) for v in np.linalg.eigvalsh(matrix)[[0, -1]])
+    if not _EIGENVALUE_MIN <= least <= largest <= _EIGENVALUE_MAX:
+        raise ConfigError(
+            f"{MANIFEST_NAME}: eigenvalues of keypoint_covariance must be in {_EIGENVALUE_MIN}..{_EIGENVALUE_MAX}, "
+            f"got {least:.3g} to {largest:.3g}"
+        )
 
 
 def require_file(name: str, entry: FileEntry, data: bytes) -> None:

@@ -20,12 +20,15 @@ class DockKeypoints:
         sigma_px: (12,) float64 standard deviation of each, > 0.
         visibility: (12,) float64 in 0..1.
         score: that a dock is there at all, 0..1.
+        error_covariance: (24, 24) float64 of the errors of x0, y0, x1, y1 and so on, each in its own sigma: what
+            blurs one corner blurs its neighbours the same way. None when they are independent.
     """
 
     points_px: NDArray[np.float64]
     sigma_px: NDArray[np.float64]
     visibility: NDArray[np.float64]
     score: float
+    error_covariance: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)

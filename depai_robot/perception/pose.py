@@ -1,8 +1,9 @@
 """From keypoints to the dock's pose with its covariance, or nothing when it can't be trusted.
 
-SQPnP on the best keypoints gives a start; a Levenberg-Marquardt fit of all, weighted by the network's own
-sigmas and made robust by Huber's weights, gives the pose. Lens distortion is taken out of the points first. Near the
-dock the decal's edges make it sharper. Where two poses explain the keypoints, none is given.
+SQPnP on the best keypoints gives a start; a Levenberg-Marquardt fit of all, weighted by the network's own sigmas and by
+what the keypoints' errors have in common, and made robust by Huber's weights, gives the pose. Lens distortion is taken
+out of the points first. Near the dock the decal's edges make it sharper. Where two poses explain the keypoints, none is
+given.
 """
 
 import math
@@ -137,10 +138,11 @@ def solve_pose(
     focal_px = math.sqrt(intrinsics.fx_px * intrinsics.fy_px)
     points_m, rays = dock.points_m()[used], rays[used]
     sigma = np.maximum(keypoints.sigma_px[used], _SIGMA_MIN_PX) / focal_px
+    noise = _noise(keypoints, used, sigma)
     solid = float(np.ptp(points_m[:, 0])) > 0
     fits: list[_Fit] = []
     for rotation, position_m in _starts(points_m, rays, sigma):
-        fit = _refine(rotation, position_m, points_m, rays, sigma)
+        fit = _refine(rotation, position_m, points_m, rays, noise)
         if fit is None:
             continue
         fits.append(fit)
@@ -165,7 +167,12 @@ def refine_pose(
     focal_px = math.sqrt(intrinsics.fx_px * intrinsics.fy_px)
     sigma = np.maximum(keypoints.sigma_px[used], _SIGMA_MIN_PX) / focal_px
     fit = _refine(
-        solution.rotation, solution.position_m, dock.points_m()[used], rays[used], sigma, damping=1e-9
+        solution.rotation,
+        solution.position_m,
+        dock.points_m()[used],
+        rays[used],
+        _noise(keypoints, used, sigma),
+        damping=1e-9,
     )
     covariance = _covariance(fit, int(used.sum())) if fit is not None else None
     if fit is None or covariance is None:
@@ -236,6 +243,30 @@ def _starts(points_m: Array, rays: Array, sigma: Array) -> list[tuple[Array, Arr
 
 
 @dataclass(frozen=True, slots=True)
+class _Noise:
+    """Of N keypoints.
+
+    Attributes:
+        sigma: (N,) of each, in normalised image coordinates.
+        spread: (N,) deviation of its errors, in sigmas.
+        precision: (2 N, 2 N) inverse covariance of the errors in sigmas.
+    """
+
+    sigma: Array
+    spread: Array
+    precision: Array
+
+
+def _noise(keypoints: DockKeypoints, used: NDArray[np.bool_], sigma: Array) -> _Noise:
+    if keypoints.error_covariance is None:
+        return _Noise(sigma, np.ones(len(sigma)), np.eye(2 * len(sigma)))
+    both = np.repeat(used, 2)
+    covariance = keypoints.error_covariance[np.ix_(both, both)]
+    spread = np.sqrt(np.diag(covariance).reshape(-1, 2).mean(axis=1))
+    return _Noise(sigma, spread, np.asarray(np.linalg.inv(covariance), dtype=np.float64))
+
+
+@dataclass(frozen=True, slots=True)
 class _Fit:
     rotation: Array
     position_m: Array
@@ -252,16 +283,20 @@ def _residuals(turned: Array, position_m: Array, rays: Array, sigma: Array) -> t
     return (seen[:, :2] / seen[:, 2:] - rays) / sigma[:, None], seen
 
 
-def _weights_and_cost(residuals: Array) -> tuple[Array, float]:
-    """Huber's weights per point, and the robust cost.
+def _weights_and_cost(residuals: Array, noise: _Noise) -> tuple[Array, float]:
+    """Roots of Huber's weights per coordinate, (2 N,), and the robust cost.
+
+    A keypoint that lies outside counts less, as if its own errors were larger, whatever it has in common with others.
 
     Source: P. J. Huber, "Robust Estimation of a Location Parameter", 1964.
     """
-    size = np.sqrt((residuals**2).sum(axis=1))
+    size = np.sqrt((residuals**2).sum(axis=1)) / noise.spread
     outside = size > _HUBER_SIGMAS
     weights = np.where(outside, _HUBER_SIGMAS / np.maximum(size, 1e-12), 1.0)
-    cost = np.where(outside, _HUBER_SIGMAS * (2 * size - _HUBER_SIGMAS), size**2).sum()
-    return weights, float(cost)
+    roots = np.repeat(np.sqrt(weights), 2)
+    weighted = roots * residuals.reshape(-1)
+    excess = np.where(outside, _HUBER_SIGMAS * (size - _HUBER_SIGMAS), 0.0).sum()
+    return roots, float(weighted @ noise.precision @ weighted + excess)
 
 
 def _refine(
@@ -269,20 +304,20 @@ def _refine(
     position_m: Array,
     points_m: Array,
     rays: Array,
-    sigma: Array,
+    noise: _Noise,
     *,
     damping: float = 1e-3,
 ) -> _Fit | None:
     """Levenberg-Marquardt over position and a small rotation applied from the left."""
     turned = points_m @ rotation.T
-    state = _residuals(turned, position_m, rays, sigma)
+    state = _residuals(turned, position_m, rays, noise.sigma)
     if state is None:
         return None
     residuals, seen = state
-    weights, cost = _weights_and_cost(residuals)
+    roots, cost = _weights_and_cost(residuals, noise)
     information = np.zeros((6, 6))
     for _ in range(_ITERATIONS_MAX):
-        information, gradient = _normal_equations(turned, seen, residuals, weights, sigma)
+        information, gradient = _normal_equations(turned, seen, residuals, roots, noise)
         damped = information.copy()
         damped.flat[::7] += damping * (damped.flat[::7] + 1e-12)
         try:
@@ -292,8 +327,8 @@ def _refine(
         if -float(gradient @ step) < _GAIN_MIN + _GAIN_MIN_SHARE * cost:
             break  # no more is to be gained, by the model of the step itself
         turn = np.asarray(cv2.Rodrigues(step[3:])[0], dtype=np.float64)
-        trial = _residuals(points_m @ (turn @ rotation).T, position_m + step[:3], rays, sigma)
-        trial_weights, trial_cost = _weights_and_cost(trial[0]) if trial else (weights, math.inf)
+        trial = _residuals(points_m @ (turn @ rotation).T, position_m + step[:3], rays, noise.sigma)
+        trial_roots, trial_cost = _weights_and_cost(trial[0], noise) if trial else (roots, math.inf)
         if trial is None or not trial_cost < cost:
             damping *= 8.0
             if damping > 1e8:
@@ -302,19 +337,34 @@ def _refine(
         rotation, position_m = turn @ rotation, position_m + step[:3]
         turned = points_m @ rotation.T
         done = cost - trial_cost < _GAIN_MIN + _GAIN_MIN_SHARE * cost
-        (residuals, seen), weights, cost = trial, trial_weights, trial_cost
+        (residuals, seen), roots, cost = trial, trial_roots, trial_cost
         damping = max(damping / 8.0, 1e-9)
         if done:
             break
-    information, _ = _normal_equations(turned, seen, residuals, weights, sigma)
+    information, _ = _normal_equations(turned, seen, residuals, roots, noise)
     median = float(np.median(np.sqrt((residuals**2).sum(axis=1))))
     return _Fit(rotation, position_m, information, cost, median)
 
 
 def _normal_equations(
-    turned: Array, seen: Array, residuals: Array, weights: Array, sigma: Array
+    turned: Array, seen: Array, residuals: Array, roots: Array, noise: _Noise
 ) -> tuple[Array, Array]:
-    """(6, 6) and (6,): J' W J and J' W r; the derivative of exp(w) R p by w is -[R p]x."""
+    """(6, 6) and (6,): J' W J and J' W r."""
+    rows = projection_slopes(turned, seen) * (1.0 / noise.sigma)[None, :, None]
+    flat = rows.transpose(1, 0, 2).reshape(-1, 6) * roots[:, None]
+    weighted = flat.T @ noise.precision
+    return weighted @ flat, weighted @ (roots * residuals.reshape(-1))
+
+
+def projection_slopes(turned: Array, seen: Array) -> Array:
+    """(2, N, 6): how x / z and y / z of points change with their position and with a turn about the camera's axes.
+
+    The derivative of exp(w) R p by w is -[R p]x.
+
+    Args:
+        turned: (N, 3) points, turned as the camera sees them.
+        seen: (N, 3) the same in the camera.
+    """
     inverse_z = 1.0 / seen[:, 2]
     u, v = seen[:, 0] * inverse_z, seen[:, 1] * inverse_z
     x, y, z = turned.T
@@ -323,9 +373,8 @@ def _normal_equations(
     rows[1, :, 0], rows[1, :, 1], rows[1, :, 2] = 0.0, 1.0, -v
     rows[0, :, 3], rows[0, :, 4], rows[0, :, 5] = -u * y, z + u * x, -y
     rows[1, :, 3], rows[1, :, 4], rows[1, :, 5] = -z - v * y, v * x, x
-    rows *= (inverse_z / sigma)[None, :, None]
-    weighted = (rows * weights[None, :, None]).reshape(-1, 6)
-    return rows.reshape(-1, 6).T @ weighted, weighted.T @ residuals.T.reshape(-1)
+    rows *= inverse_z[None, :, None]
+    return rows
 
 
 def _covariance(fit: _Fit, count: int) -> Array | None:

@@ -93,7 +93,15 @@ def sharpen(keypoints: DockKeypoints, corners: DecalCorners) -> DockKeypoints:
     points, sigma = keypoints.points_px.copy(), keypoints.sigma_px.copy()
     visibility = keypoints.visibility.copy()
     points[DECAL], sigma[DECAL], visibility[DECAL] = corners.points_px, corners.sigma_px, 1.0
-    return replace(keypoints, points_px=points, sigma_px=sigma, visibility=visibility)
+    covariance = keypoints.error_covariance
+    if covariance is not None:  # these errors are no longer the network's
+        decal = slice(2 * DECAL.start, 2 * DECAL.stop)
+        covariance = covariance.copy()
+        covariance[decal], covariance[:, decal] = 0.0, 0.0
+        covariance[decal, decal] = np.eye(2 * len(corners.points_px))
+    return replace(
+        keypoints, points_px=points, sigma_px=sigma, visibility=visibility, error_covariance=covariance
+    )
 
 
 def _look(

@@ -36,10 +36,20 @@ def changed(path, value):
     return json.dumps(manifest).encode()
 
 
+def diagonal(value, first=None, corner=0.0):
+    rows = [[value if i == j else 0.0 for j in range(24)] for i in range(24)]
+    rows[0][0] = value if first is None else first
+    rows[0][1] = corner
+    return rows
+
+
 def test_a_manifest_is_read():
     manifest = parse_manifest(json.dumps(MANIFEST).encode())
     assert manifest.files["finder.onnx"].size_bytes == 10
     assert manifest.make_gate().threshold == 0.9
+    assert manifest.make_covariance() is None
+    with_covariance = parse_manifest(changed(("keypoint_covariance",), diagonal(2.0)))
+    assert with_covariance.make_covariance().tolist() == diagonal(2.0)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +67,10 @@ def test_a_manifest_is_read():
         (("gate", "threshold"), 1.5, "threshold"),
         (("golden_tolerance",), 5, "golden_tolerance"),
         (("seed",), "1", "Expected `int`"),
+        (("keypoint_covariance",), [[1.0]], "24 rows of 24"),
+        (("keypoint_covariance",), diagonal(1.0, first=-1.0), "eigenvalues"),
+        (("keypoint_covariance",), diagonal(1e5), "eigenvalues"),
+        (("keypoint_covariance",), diagonal(1.0, corner=0.5), "finite and symmetric"),
     ],
 )
 def test_what_is_not_a_manifest_is_refused_by_name(path, value, words):

@@ -97,6 +97,47 @@ def test_the_covariance_predicts_the_scatter():
     assert 3.0 < np.mean(whitened) < 8.0
 
 
+def moving_together(share=0.9, spread=1.5):
+    """(24, 24): the corners of panel, base and decal err in groups, x apart from y."""
+    group = np.kron(np.eye(3), np.ones((4, 4)))
+    corners = spread**2 * (share * group + (1 - share) * np.eye(12))
+    return np.kron(corners, np.eye(2))
+
+
+def test_errors_that_keypoints_share_are_told_from_those_that_turn_the_dock():
+    """With what they have in common known, the pose is nearer and its covariance predicts the scatter."""
+    rng = np.random.default_rng(8)
+    rotation, position, sigma_px = upright(0.4), np.array([0.3, 0.05, 3.0]), 0.5
+    exact = make_keypoints(rotation, position, sigma_px=sigma_px)
+    covariance = moving_together()
+    root = np.linalg.cholesky(covariance)
+    whitened, angles = {True: [], False: []}, {True: [], False: []}
+    for _ in range(80):
+        points = exact.points_px + sigma_px * (root @ rng.normal(size=24)).reshape(12, 2)
+        for known in (True, False):
+            keypoints = dataclasses.replace(
+                exact, points_px=points, error_covariance=covariance if known else None
+            )
+            solution = solve_pose(keypoints, PLAIN, DOCK)
+            turn = cv2.Rodrigues(solution.rotation @ rotation.T)[0][:, 0]
+            error = np.concatenate([solution.position_m - position, turn])
+            whitened[known].append(error @ np.linalg.solve(solution.covariance, error))
+            angles[known].append(np.linalg.norm(turn))
+    assert 3.0 < np.mean(whitened[True]) < 9.0
+    assert np.mean(whitened[False]) > 1.5 * np.mean(whitened[True])
+    assert np.mean(angles[True]) < 0.95 * np.mean(angles[False])
+
+
+def test_no_error_in_common_is_the_same_as_none_given():
+    rotation, position = upright(-0.3), np.array([0.1, 0.05, 1.2])
+    plain = make_keypoints(rotation, position)
+    plain = dataclasses.replace(plain, points_px=plain.points_px + np.arange(24).reshape(12, 2) % 5 * 0.2)
+    given = dataclasses.replace(plain, error_covariance=np.eye(24))
+    one, other = solve_pose(plain, PLAIN, DOCK), solve_pose(given, PLAIN, DOCK)
+    np.testing.assert_allclose(one.position_m, other.position_m, atol=1e-12)
+    np.testing.assert_allclose(one.covariance, other.covariance, rtol=1e-9)
+
+
 def test_one_wild_keypoint_hardly_moves_the_pose():
     rotation, position = upright(-0.3), np.array([0.1, 0.05, 1.2])
     keypoints = make_keypoints(rotation, position)

@@ -39,7 +39,7 @@ ALL_BANDS_M = (*BANDS_M, (8.0, 8.0))
 PER_CELL, ROOMS, ROOMS_PER_CELL = 300, {"homography": 14_000, "simulator": 6_000}, 500
 QUICK = 30
 RESTARTS = 10
-OURS = "models"
+OURS, SMALL = "models", "int8"
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,14 @@ def measure_cell(cell: Cell, models: str, folder: str) -> str:
 
     cv2.setNumThreads(1)
     cv2.setRNGSeed(OPENCV_SEED)
-    detector, dock = OnnxDetector(Path(models)), load_dock()
+    ours = {OURS: OnnxDetector(Path(models)), SMALL: OnnxDetector(Path(models) / "int8")}
+    dock = load_dock()
     peers = make_peers() if cell.band_m is not None else ()
     renderer = open_renderer(cell.renderer, SEED, SPLIT)
     lines = []
     for index, request in requests(cell):
         item = labelled(renderer.sample(index, request), index)
-        lines.append(Line(cell.renderer, index, OURS, judge_frame(detector, dock, item)))
+        lines += [Line(cell.renderer, index, name, judge_frame(d, dock, item)) for name, d in ours.items()]
         lines += [Line(cell.renderer, index, p.name, judge_peer(p, dock, item)) for p in peers]
     if hasattr(renderer, "close"):
         renderer.close()

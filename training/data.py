@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from depai_robot.perception.dock import DockModel
+from depai_robot.perception.gate import YAW_TOLERANCE_RAD, position_tolerance_m
 from depai_robot.perception.region import (
     CROP_PX,
     FINDER_STRIDE_PX,
@@ -17,9 +19,13 @@ from depai_robot.perception.region import (
     region_of,
 )
 from training.degrade import HEIGHT_PX, WIDTH_PX
-from training.scene import DockTruth, Painter, Sample
+from training.scene import DockTruth, Painter, Request, Sample
 
 CROPS_PER_FRAME = 3
+HARD_SPLIT = "hard"
+HARD_SHARE = 0.7
+HARD = Request("hard", far_share=0.6)
+"""What the keypoint network's second part of training has most of: long streaks, little light, far docks."""
 
 
 @dataclass
@@ -32,11 +38,16 @@ class FinderData:
 
 @dataclass
 class CropData:
-    """(M, 128, 128) uint8; (M, 12, 4): x, y in crop pixels, location counts, visible; (M,) presence."""
+    """(M, 128, 128) uint8; (M, 12, 4): x, y in crop pixels, location counts, visible; (M,) presence.
+
+    ``slopes`` (M, 12, 2, 6): crop pixels per tolerance of the pose (:func:`pose_slopes`), zeros without a dock; only
+    of :data:`HARD_SPLIT`, else empty.
+    """
 
     images: NDArray[np.uint8]
     points: NDArray[np.float32]
     presence: NDArray[np.float32]
+    slopes: NDArray[np.float32]
 
 
 def shaken(region: Region, rng: np.random.Generator) -> Region:
@@ -59,18 +70,43 @@ def look_at(truth: DockTruth, rng: np.random.Generator) -> Region:
     return shaken(region_of(seen), rng)
 
 
+def pose_slopes(dock: DockModel, truth: DockTruth, focal_px: float, region: Region) -> NDArray[np.float64]:
+    """(12, 2, 6): by how many crop pixels each keypoint moves when the pose is wrong by as much as is still usable.
+
+    Three translations along the camera's axes, three turns about the dock's own; the last is the yaw. Straight lens.
+    """
+    points_m = dock.points_m()
+    seen = points_m @ truth.rotation.T + truth.position_m
+    x, y, z = seen.T
+    zero = np.zeros_like(z)
+    projection = np.array([[1 / z, zero, -x / z**2], [zero, 1 / z, -y / z**2]]).transpose(2, 0, 1)
+    turned = np.cross(np.eye(3)[None], points_m[:, None]).transpose(0, 2, 1)
+    moved = np.concatenate(
+        [
+            np.broadcast_to(np.eye(3), (len(z), 3, 3))
+            * position_tolerance_m(float(np.linalg.norm(truth.position_m))),
+            truth.rotation @ turned * YAW_TOLERANCE_RAD,
+        ],
+        axis=2,
+    )
+    return focal_px * CROP_PX / region.side_px * (projection @ moved)
+
+
 def make(seed: int, split: str, count: int, first: int = 0) -> tuple[FinderData, CropData]:
+    """Frames ``first`` and following of a split; most of those of :data:`HARD_SPLIT` are hard."""
     painter = Painter(seed, split)
     finder = FinderData(np.zeros((count, 240, 320), np.uint8), np.zeros((count, 2, 5), np.float32))
     crops = CropData(
         np.zeros((count * CROPS_PER_FRAME, CROP_PX, CROP_PX), np.uint8),
         np.zeros((count * CROPS_PER_FRAME, 12, 4), np.float32),
         np.zeros(count * CROPS_PER_FRAME, np.float32),
+        np.zeros((count * CROPS_PER_FRAME if split == HARD_SPLIT else 0, 12, 2, 6), np.float32),
     )
     start = time.monotonic()
     for i in range(count):
-        sample = painter.sample(first + i)
         rng = np.random.default_rng([seed, *split.encode(), 3, first + i])
+        hard = split == HARD_SPLIT and rng.random() < HARD_SHARE
+        sample = painter.sample(first + i, HARD if hard else None)
         grey = GreyImage.from_grey(sample.image)
         finder.images[i] = finder_pixels(grey)
         for k, truth in enumerate(sample.docks):
@@ -87,6 +123,8 @@ def make(seed: int, split: str, count: int, first: int = 0) -> tuple[FinderData,
                 crops.points[row, :, 2] = counted
                 crops.points[row, :, 3] = counted & truth.visible
                 crops.presence[row] = 1
+                if split == HARD_SPLIT:
+                    crops.slopes[row] = pose_slopes(painter.dock, truth, sample.camera.focal_px, region)
             else:
                 region = _elsewhere(sample, rng)
             crops.images[row] = crop_pixels(grey, region)
@@ -101,7 +139,7 @@ def make(seed: int, split: str, count: int, first: int = 0) -> tuple[FinderData,
 def sha256_of(finder: FinderData, crops: CropData) -> str:
     """Of everything that the networks learn from, bytes and labels."""
     digest = hashlib.sha256()
-    for array in (finder.images, finder.boxes, crops.images, crops.points, crops.presence):
+    for array in (finder.images, finder.boxes, crops.images, crops.points, crops.presence, crops.slopes):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 

@@ -68,9 +68,14 @@ def draw_lens(rng: np.random.Generator) -> tuple[float, float, float, float, flo
 
 
 def draw_strengths(rng: np.random.Generator, condition: str) -> Strengths:
-    """Of a named condition; ``mixed`` has some of everything, in a third of the frames a lot of it."""
+    """Of a named condition; ``mixed`` has some of everything, in a third of the frames a lot of it.
+
+    ``hard`` is long streaks and little light, which the networks learn last.
+    """
     if condition == "mixed":
         return _draw_mixed(rng)
+    if condition == "hard":
+        return _draw_hard(rng)
     dim = condition in ("low_light", "combined")
     noise = {"noise": 0.06, "combined": 0.02, "low_light": 0.015}
     return Strengths(
@@ -110,6 +115,23 @@ def _draw_mixed(rng: np.random.Generator) -> Strengths:
         distortion=draw_lens(rng) if happens(0.2) else (0.0, 0.0, 0.0, 0.0, 0.0),
         jpeg=int(rng.integers(12, 90)) if happens(0.2) else 0,
         gamma=float(rng.uniform(0.6, 1.5)),
+    )
+
+
+def _draw_hard(rng: np.random.Generator) -> Strengths:
+    dark = rng.random() < 0.5
+    return Strengths(
+        glare=int(rng.random() < 0.35),
+        shadows=int(rng.random() < 0.4),
+        dirt=float(rng.uniform(0.01, 0.15)) if rng.random() < 0.1 else 0.0,
+        occlusion=float(rng.uniform(0.05, 0.3)) if rng.random() < 0.35 else 0.0,
+        motion_px=float(rng.uniform(4, 20)) if rng.random() < 0.75 else 0.0,
+        focus_px=float(rng.uniform(0.5, 3.0)) if rng.random() < 0.1 else 0.0,
+        # A dark room at a fiftieth of the light is a few grey levels in all.
+        exposure=_between(rng, 0.02, 0.25) if dark else _between(rng, 0.25, 1.5),
+        noise=_between(rng, 0.004, 0.025 if dark else 0.05),
+        rolling_px=float(rng.uniform(-10, 10)) if rng.random() < 0.1 else 0.0,
+        gamma=float(rng.uniform(0.75, 1.25)),
     )
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,10 +32,17 @@ from training.scene import Painter, Request, Sample, load_dock
 from training.train import RUNS
 
 GOLDEN_TOLERANCE = 2e-3
-CALIBRATION_FRAMES = 3000
+GOLDEN_TOLERANCE_INT8 = 0.25
+"""Crop pixels or logits: a value that falls on the other side of a rounding on another CPU moves them by a step."""
+
+CALIBRATION_FRAMES = 4000
+COVARIANCE_FRAMES = 2000
 THRESHOLD = 0.9
 TILT_MAX_RAD = 0.35
 RIDGE = 1e-2
+ERROR_CLIP, ERROR_RIDGE = 3.0, 0.1
+"""Sigmas: what is farther off is Huber's business, not the covariance's; and what is added to its diagonal."""
+
 
 QUANTISE_FRAMES = 150
 FLOAT_LAYERS = ("head", "heat", "local")
@@ -145,12 +153,20 @@ def quantise(source: Path, target: Path, seed: int) -> None:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            # Seven bits of weight: a pair of products fits into sixteen bits, so CPUs without VNNI compute the same.
+            reduce_range=True,
             nodes_to_exclude=[name for name in nodes if any(f"/{last}/" in name for last in FLOAT_LAYERS)],
             calibrate_method=CalibrationMethod.MinMax,
         )
 
 
-def write_manifest(models: Path, made: Making, weights: tuple[float, ...]) -> None:
+def write_manifest(
+    models: Path,
+    made: Making,
+    tolerance: float,
+    weights: tuple[float, ...],
+    covariance: tuple[tuple[float, ...], ...] = (),
+) -> None:
     manifest = {
         "version": MANIFEST_VERSION,
         "name": made.name,
@@ -161,7 +177,8 @@ def write_manifest(models: Path, made: Making, weights: tuple[float, ...]) -> No
             "threshold": THRESHOLD,
             "tilt_max_rad": TILT_MAX_RAD,
         },
-        "golden_tolerance": GOLDEN_TOLERANCE,
+        "golden_tolerance": tolerance,
+        "keypoint_covariance": covariance,
         "dock_sha256": dock_sha256(load_dock()),
         "data_sha256": made.data_sha256,
         "seed": made.seed,
@@ -170,14 +187,36 @@ def write_manifest(models: Path, made: Making, weights: tuple[float, ...]) -> No
     (models / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
+def calibration(seed: int, split: str, count: int) -> Iterator[Sample]:
+    """Frames as hard as the test is: half of its conditions, half mixed, a third without a dock."""
+    painter = Painter(seed, split)
+    for index in range(count):
+        condition = CONDITIONS[index % len(CONDITIONS)] if index % 2 else None
+        yield painter.sample(index, Request(condition, negative=index % 3 == 0))
+
+
+def fit_covariance(models: Path, seed: int, count: int = COVARIANCE_FRAMES) -> tuple[tuple[float, ...], ...]:
+    """What the keypoints' errors, each in its own sigma, have in common; over frames of a split of its own."""
+    detector = OnnxDetector(models)
+    errors = []
+    for sample in calibration(seed, "errors", count):
+        for keypoints in detector.detect_all(frame_of(sample)):
+            for truth in sample.docks:
+                error_px = keypoints.points_px - truth.points_px
+                size_px = float(np.ptp(truth.points_px, axis=0).max())
+                if float(np.median(np.abs(error_px))) < size_px / 4:  # else it is of something else
+                    errors.append((error_px / keypoints.sigma_px[:, None]).reshape(-1))
+    clipped = np.clip(errors, -ERROR_CLIP, ERROR_CLIP)
+    covariance = clipped.T @ clipped / len(clipped) + ERROR_RIDGE * np.eye(clipped.shape[1])
+    print(f"  covariance of the keypoints: of {len(clipped)} docks")
+    return tuple(tuple(round(float(v), 4) for v in row) for row in covariance)
+
+
 def fit_gate(models: Path, seed: int, count: int = CALIBRATION_FRAMES) -> tuple[float, ...]:
     """Logistic regression of "usable" on the evidence, over frames of the calibration split."""
-    detector, painter, dock = OnnxDetector(models), Painter(seed, "calibrate"), load_dock()
+    detector, dock = OnnxDetector(models), load_dock()
     rows, labels = [], []
-    for index in range(count):
-        # As hard as the test is: half of the frames of its conditions, half mixed, a third without a dock.
-        condition = CONDITIONS[index % len(CONDITIONS)] if index % 2 else None
-        sample = painter.sample(index, Request(condition, negative=index % 3 == 0))
+    for sample in calibration(seed, "calibrate", count):
         frame = frame_of(sample)
         for keypoints in detector.detect_all(frame):
             solution = solve_pose(keypoints, frame.intrinsics, dock)
@@ -205,11 +244,14 @@ def fit_gate(models: Path, seed: int, count: int = CALIBRATION_FRAMES) -> tuple[
     return tuple(round(float(w), 6) for w in (weights[0] - plain @ mean, *plain))
 
 
-def finish(models: Path, made: Making) -> None:
-    """The gate's fit and the manifest of a folder that has its networks and golden vector."""
+def finish(models: Path, made: Making, tolerance: float) -> None:
+    """Covariance, gate and manifest of a folder that has its networks and golden vector."""
     # The detector loads nothing without a gate; this one lets nothing through until the fit is done.
-    write_manifest(models, made, (-20.0, *[0.0] * (len(FEATURES) - 1)))
-    write_manifest(models, made, fit_gate(models, made.seed))
+    closed = (-20.0, *[0.0] * (len(FEATURES) - 1))
+    write_manifest(models, made, tolerance, closed)
+    covariance = fit_covariance(models, made.seed)
+    write_manifest(models, made, tolerance, closed, covariance)
+    write_manifest(models, made, tolerance, fit_gate(models, made.seed), covariance)
     for path in sorted(models.glob("*.*")):
         print(f"  {path.name}: {path.stat().st_size} bytes")
 
@@ -230,17 +272,60 @@ def rerun_golden(models: Path, source: bytes) -> bytes:
     return store.getvalue()
 
 
-def export(models: Path, made: Making) -> None:
-    """``models/`` in 32-bit floats, and ``models/int8/``, a set of its own."""
+def first_part() -> Path:
+    """The keypoint network as its first part of training left it, exported, in a file of its own."""
+    net = Keypoints()
+    net.load_state_dict(torch.load(RUNS / "keypoints.pt", weights_only=True))
+    folder = RUNS / "first"
+    folder.mkdir(exist_ok=True)
+    to_onnx(net, KEYPOINTS_NAME, folder / KEYPOINTS_NAME)
+    return folder / KEYPOINTS_NAME
+
+
+def average(runs: Sequence[str], target: Path) -> None:
+    """Writes the network whose weights are the mean of some that began as one; normalisations are folded first.
+
+    Source: M. Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy
+    without increasing inference time", 2022.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    graphs = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in runs:
+            net = Keypoints()
+            net.load_state_dict(torch.load(RUNS / f"{name}.pt", weights_only=True))
+            to_onnx(net, KEYPOINTS_NAME, Path(folder) / KEYPOINTS_NAME)
+            graphs.append(onnx.load(Path(folder) / KEYPOINTS_NAME))
+    tensors = [[numpy_helper.to_array(t) for t in g.graph.initializer] for g in graphs]
+    for index, tensor in enumerate(graphs[0].graph.initializer):
+        mean = np.mean([t[index] for t in tensors], axis=0, dtype=np.float64)
+        tensor.CopyFrom(numpy_helper.from_array(mean.astype(tensors[0][index].dtype), tensor.name))
+    onnx.save(graphs[0], target)
+
+
+def export(models: Path, made: Making, runs: Sequence[str]) -> None:
+    """``models/`` in 32-bit floats, and ``models/int8/``, a set of its own.
+
+    A finder that was not trained anew (there is no ``finder.pt``) stays as it is.
+    """
+    from training.resume import network_from
+
     small = models / "int8"
     small.mkdir(parents=True, exist_ok=True)
-    nets = {FINDER_NAME: Finder(), KEYPOINTS_NAME: Keypoints()}
-    for name, net in nets.items():
-        state = torch.load(RUNS / f"{Path(name).stem}.pt", weights_only=True)
-        net.load_state_dict(state)
-        to_onnx(net, name, models / name)
+    if (RUNS / "finder.pt").is_file():
+        finder = Finder()
+        finder.load_state_dict(torch.load(RUNS / "finder.pt", weights_only=True))
+        to_onnx(finder, FINDER_NAME, models / FINDER_NAME)
+    average(runs, models / KEYPOINTS_NAME)
+    nets = {
+        name: network_from(models / name, kind(), torch.zeros(SIGNATURES[name][0]))
+        for name, kind in ((FINDER_NAME, Finder), (KEYPOINTS_NAME, Keypoints))
+    }
+    for name in nets:
         quantise(models / name, small / name, made.seed)
     (models / GOLDEN_NAME).write_bytes(golden(nets, made.seed))
-    finish(models, made)
+    finish(models, made, GOLDEN_TOLERANCE)
     (small / GOLDEN_NAME).write_bytes(rerun_golden(small, (models / GOLDEN_NAME).read_bytes()))
-    finish(small, replace(made, name=f"{made.name}-int8"))
+    finish(small, replace(made, name=f"{made.name}-int8"), GOLDEN_TOLERANCE_INT8)

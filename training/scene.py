@@ -73,13 +73,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Request:
-    """What a frame shall show; None leaves it to chance."""
+    """What a frame shall show; None leaves it to chance. ``far_share``: of such frames, beyond 2.5 m for sure."""
 
     condition: str | None = None
     range_m: float | None = None
     yaw_max_deg: float = 65.0
     bearing_max_deg: float = 31.0
     negative: bool = False
+    far_share: float = 0.3
 
 
 def load_dock() -> DockModel:
@@ -149,7 +150,7 @@ class Painter:
         """A pose of the dock on the floor in front of the camera with its centre in view."""
         while True:
             range_m = request.range_m or float(np.exp(rng.uniform(np.log(RANGE_MIN_M), np.log(RANGE_MAX_M))))
-            if request.range_m is None and rng.random() < 0.3:  # few pixels need many examples
+            if request.range_m is None and rng.random() < request.far_share:  # few pixels need many examples
                 range_m = float(rng.uniform(2.5, RANGE_MAX_M))
             near = float(np.clip((range_m - 0.3) / 0.7, 0.25, 1.0))
             yaw = np.radians(rng.uniform(-1, 1) * request.yaw_max_deg * near)

@@ -1,13 +1,17 @@
 """Trains the two networks, fits the gate and writes ``models/``: ``python -m training.train --seed 1``.
 
 Schedules count iterations, never time, and one thread does it all, so one machine makes the same files again.
-``--part finder`` and ``--part keypoints`` train one network each (so that two cores can be used at once) and
-``--part export`` does the rest; without it all three run in order.
+The keypoint network learns in two parts: all kinds of frames first, then hard ones with the pose's own error in the
+loss, in runs of their own whose weights are averaged. ``--part finder``, ``keypoints`` and ``hard`` train one of these
+(so that two cores can be used at once) and ``--part export`` does the rest; without it all run in order.
 """
 
 import argparse
+import hashlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +23,9 @@ from training.network import Finder, Keypoints
 from training.textures import ROOT
 
 RUNS = ROOT / "training" / "runs"
-NAME = "dock-2"
+NAME = "dock-3"
+HARD_RATE = 8e-4
+RESUME_SAMPLE = 512
 
 
 def schedule(step: int, steps: int, rate: float) -> float:
@@ -70,6 +76,31 @@ def keypoint_loss(output: Tensor, presence: Tensor, points: Tensor, there: Tenso
     # A plain L1 part keeps early gradients alive while scales are still wide.
     plain = (error * weight).sum() / weight.sum().clamp(min=1)
     return likelihood.sum() / weight.sum().clamp(min=1) + 0.1 * plain + visible + exists
+
+
+PRIOR = (0.01, 0.01, 0.01, 25.0, 25.0, 0.01)
+"""Of a pose's errors in tolerances, inverse variances: the dock stands upright to two degrees, the rest is open."""
+
+
+def pose_loss(output: Tensor, points: Tensor, slopes: Tensor) -> Tensor:
+    """How wrong a pose would be that is fitted to the keypoints, to first order, in tolerances: yaw and position.
+
+    The keypoints' errors have parts in common that a pose feels little of, and parts that turn it: a likelihood of
+    each keypoint by itself does not tell these apart.
+
+    Source: F. Liu, Y. Hu, M. Salzmann, "Linear-Covariance Loss for End-to-End Learning of 6D Pose Estimation", 2023.
+    """
+    error = (output[:, :, :2] - points[:, :, :2]).double()
+    scale = torch.exp(output[:, :, 2].clamp(-4, 4.85)).double()
+    weight = (points[:, :, 2] * (0.1 + 0.9 * points[:, :, 3])).double() / (2 * scale**2)
+    weighted = (slopes.double() * weight[:, :, None, None]).flatten(1, 2)
+    flat = slopes.double().flatten(1, 2)
+    information = flat.transpose(1, 2) @ weighted + torch.diag(torch.tensor(PRIOR, dtype=torch.float64))
+    wrong = torch.linalg.solve(information, weighted.transpose(1, 2) @ error.flatten(1)[:, :, None])[:, :, 0]
+    yaw, position = wrong[:, 5], wrong[:, :3].square().sum(dim=1)
+    there = (slopes.abs().sum(dim=(1, 2, 3)) > 0).double()
+    total = torch.sqrt(1 + 9 * yaw**2) + torch.sqrt(1 + 4 * position) - 2
+    return ((total * there).sum() / there.sum().clamp(min=1)).float()
 
 
 def run(
@@ -123,6 +154,12 @@ def cutout(images: Tensor, rng: np.random.Generator) -> Tensor:
     return (values * gain + grain * noise).clamp(0, 255)
 
 
+def half_precision() -> Any:
+    """Products in bfloat16 where the CPU multiplies such numbers; elsewhere that would take fifteen times as long."""
+    has_products = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 torch has no public word for it
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_products)
+
+
 def train_finder(finder: data.FinderData, steps: int, seed: int) -> None:
     torch.manual_seed(seed)
     net = Finder()
@@ -131,54 +168,121 @@ def train_finder(finder: data.FinderData, steps: int, seed: int) -> None:
     def loss_of(net: nn.Module, chosen: np.ndarray, rng: np.random.Generator) -> Tensor:
         batch = cutout(images[chosen], rng)
         target = torch.from_numpy(data.finder_targets(finder.boxes[chosen]))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with half_precision():
             output = net(normalise(batch))
         return finder_loss(output, target)
 
     run("finder", net, len(images), 16, steps, 2e-3, seed, loss_of)
 
 
-def train_keypoints(crops: data.CropData, steps: int, seed: int) -> None:
-    torch.manual_seed(seed)
-    net = Keypoints()
+def train_keypoints(
+    name: str, net: nn.Module, crops: data.CropData, steps: int, rate: float, seed: int, *, pose: bool
+) -> None:
     images = torch.from_numpy(crops.images)
     points, there = torch.from_numpy(crops.points), torch.from_numpy(crops.presence)
+    slopes = torch.from_numpy(crops.slopes)
 
     def loss_of(net: nn.Module, chosen: np.ndarray, rng: np.random.Generator) -> Tensor:
         batch = cutout(images[chosen], rng)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with half_precision():
             output, presence = net(normalise(batch))
-        return keypoint_loss(output.float(), presence.float(), points[chosen], there[chosen])
+        output, presence = output.float(), presence.float()
+        loss = keypoint_loss(output, presence, points[chosen], there[chosen])
+        return loss + pose_loss(output, points[chosen], slopes[chosen]) if pose else loss
 
-    run("keypoints", net, len(images), 32, steps, 2e-3, seed, loss_of)
+    run(name, net, len(images), 32, steps, rate, seed, loss_of)
+
+
+@dataclass(frozen=True)
+class HardRun:
+    """One run of the second part: its seed, frames to draw, steps."""
+
+    seed: int
+    frames: int
+    steps: int
+
+    @staticmethod
+    def parse(text: str) -> "HardRun":
+        """``SEED:FRAMES:STEPS``."""
+        try:
+            seed, frames, steps = (int(part) for part in text.split(":"))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"a run is SEED:FRAMES:STEPS, got {text!r}") from error
+        return HardRun(seed, frames, steps)
+
+    def __str__(self) -> str:
+        return f"{self.seed}:{self.frames}:{self.steps}"
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"keypoints-hard-{self.seed}"
+
+
+def train_hard(start: Path, wanted: HardRun) -> None:
+    """Goes on from an exported keypoint network on hard frames, with the pose in the loss."""
+    from training.resume import keypoints_from
+
+    finder, crops = data.make(wanted.seed, data.HARD_SPLIT, wanted.frames)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    (RUNS / f"{wanted.name}.sha256").write_text(data.sha256_of(finder, crops), encoding="ascii")
+    torch.manual_seed(wanted.seed)
+    net = keypoints_from(start, normalise(torch.from_numpy(crops.images[:RESUME_SAMPLE])))
+    train_keypoints(wanted.name, net, crops, wanted.steps, HARD_RATE, wanted.seed, pose=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--frames", type=int, default=36000, help="training frames to draw")
     parser.add_argument("--finder-steps", type=int, default=6500)
     parser.add_argument("--keypoint-steps", type=int, default=10500)
-    parser.add_argument("--part", choices=("finder", "keypoints", "export"))
+    parser.add_argument(
+        "--hard",
+        type=HardRun.parse,
+        nargs="+",
+        default=[HardRun(1, 22000, 6500), HardRun(2, 18000, 6000)],
+        metavar="SEED:FRAMES:STEPS",
+        help="runs of the second part; what they end with is averaged (default 1:22000:6500 2:18000:6000)",
+    )
+    parser.add_argument("--part", choices=("finder", "keypoints", "hard", "export"))
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="keypoints.onnx that the second part goes on from (default: of the first part)",
+    )
     parser.add_argument("--models", type=Path, default=ROOT / "models")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(mode=True)
+    RUNS.mkdir(parents=True, exist_ok=True)
     if options.part in (None, "finder", "keypoints"):
         finder, crops = data.make(options.seed, "train", options.frames)
-        RUNS.mkdir(parents=True, exist_ok=True)
         (RUNS / "data.sha256").write_text(data.sha256_of(finder, crops), encoding="ascii")
         if options.part in (None, "finder"):
             train_finder(finder, options.finder_steps, options.seed)
         if options.part in (None, "keypoints"):
-            train_keypoints(crops, options.keypoint_steps, options.seed)
-    if options.part in (None, "export"):
-        from training.export import Making, export
+            torch.manual_seed(options.seed)
+            train_keypoints(
+                "keypoints", Keypoints(), crops, options.keypoint_steps, 2e-3, options.seed, pose=False
+            )
+    from training import export
 
+    if options.part in (None, "hard"):
+        start = options.start or export.first_part()
+        for wanted in options.hard:
+            train_hard(start, wanted)
+    if options.part in (None, "export"):
         command = f"python -m training.train --seed {options.seed} --frames {options.frames}"
         command += f" --finder-steps {options.finder_steps} --keypoint-steps {options.keypoint_steps}"
-        data_sha256 = (RUNS / "data.sha256").read_text(encoding="ascii")
-        export(options.models, Making(NAME, options.seed, command, data_sha256))
+        command += f" --hard {' '.join(map(str, options.hard))}"
+        runs = [wanted.name for wanted in options.hard]
+        hashes = [(RUNS / f"{name}.sha256").read_text(encoding="ascii") for name in ("data", *runs)]
+        # Of several sets: the hash of their hashes, a line each.
+        data_sha256 = hashlib.sha256("\n".join(hashes).encode("ascii")).hexdigest()
+        export.export(options.models, export.Making(NAME, options.seed, command, data_sha256), runs)
 
 
 if __name__ == "__main__":

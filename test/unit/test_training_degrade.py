@@ -31,7 +31,7 @@ def centre_near(image, point, reach=12):
     return np.array([(part * columns).sum(), (part * rows).sum()]) / part.sum()
 
 
-@pytest.mark.parametrize("condition", [*CONDITIONS, *SINGLE_CONDITIONS, "mixed"])
+@pytest.mark.parametrize("condition", [*CONDITIONS, *SINGLE_CONDITIONS, "mixed", "hard"])
 def test_the_same_seed_gives_the_same_strengths(condition):
     assert degrade.draw_strengths(rng(), condition) == degrade.draw_strengths(rng(), condition)
 
@@ -103,3 +103,11 @@ def test_jpeg_changes_but_does_not_shift():
     points = np.array([[300.0, 200.0]])
     image = degrade.sense(spots(points), rng(), Strengths(noise=0.0, jpeg=20), MATRIX, 240.0)
     assert np.abs(centre_near(image, points[0]) - points[0]).max() < 0.3
+
+
+def test_hard_frames_are_dark_or_smeared_more_often_than_mixed_ones():
+    def share(condition):
+        drawn = [degrade.draw_strengths(np.random.default_rng(seed), condition) for seed in range(300)]
+        return np.mean([s.motion_px > 8 or s.exposure < 0.2 for s in drawn])
+
+    assert share("hard") > 0.6 > 0.5 > share("mixed")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,12 @@ def labelled(sample: Sample, index: int) -> LabelledFrame:
     return LabelledFrame(Frame(image, index, intrinsics_of(sample.camera)), sample.condition, truth)
 
 
+@cache
+def kept_renderer(name: str) -> Any:
+    """One a process: its rooms are drawn once, and serve cell after cell."""
+    return open_renderer(name, SEED, SPLIT)
+
+
 def measure_cell(cell: Cell, models: str, folder: str) -> str:
     """One cell, written as a file of its own when it is done."""
     from bench.tag_peer import judge_peer, make_peers
@@ -111,14 +118,12 @@ def measure_cell(cell: Cell, models: str, folder: str) -> str:
     ours = {OURS: OnnxDetector(Path(models)), SMALL: OnnxDetector(Path(models) / "int8")}
     dock = load_dock()
     peers = make_peers() if cell.band_m is not None else ()
-    renderer = open_renderer(cell.renderer, SEED, SPLIT)
+    renderer = kept_renderer(cell.renderer)
     lines = []
     for index, request in requests(cell):
         item = labelled(renderer.sample(index, request), index)
         lines += [Line(cell.renderer, index, name, judge_frame(d, dock, item)) for name, d in ours.items()]
         lines += [Line(cell.renderer, index, p.name, judge_peer(p, dock, item)) for p in peers]
-    if hasattr(renderer, "close"):
-        renderer.close()
     target = Path(folder) / f"{cell.name}.jsonl"
     part = target.with_suffix(".part")
     part.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))

@@ -29,11 +29,6 @@ def _module_of(node: str) -> str:
     return ".".join(names)
 
 
-def keypoints_from(path: Path, sample: Tensor) -> Keypoints:
-    """The keypoint network of a file, in training form; ``sample`` are (B, 1, 128, 128) normalised crops."""
-    return network_from(path, Keypoints(), sample)
-
-
 def network_from(path: Path, net: Net, sample: Tensor) -> Net:
     """A network with the weights of a file, in training form.
 

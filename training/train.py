@@ -221,13 +221,13 @@ class HardRun:
 
 def train_hard(start: Path, wanted: HardRun) -> None:
     """Goes on from an exported keypoint network on hard frames, with the pose in the loss."""
-    from training.resume import keypoints_from
+    from training.resume import network_from
 
     finder, crops = data.make(wanted.seed, data.HARD_SPLIT, wanted.frames)
     RUNS.mkdir(parents=True, exist_ok=True)
     (RUNS / f"{wanted.name}.sha256").write_text(data.sha256_of(finder, crops), encoding="ascii")
     torch.manual_seed(wanted.seed)
-    net = keypoints_from(start, normalise(torch.from_numpy(crops.images[:RESUME_SAMPLE])))
+    net = network_from(start, Keypoints(), normalise(torch.from_numpy(crops.images[:RESUME_SAMPLE])))
     train_keypoints(wanted.name, net, crops, wanted.steps, HARD_RATE, wanted.seed, pose=True)
 
 

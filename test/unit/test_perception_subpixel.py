@@ -110,9 +110,7 @@ def test_corners_by_their_edges_share_no_error_with_the_networks_keypoints():
     rotation, position = upright(0.15), np.array([0.02, 0.03, 0.55])
     corners = find_decal_corners(draw(rotation, position), keypoints_at(project(rotation, position)), PLAIN)
     shared = np.full((24, 24), 0.5) + 0.5 * np.eye(24)
-    keypoints = dataclasses.replace(
-        keypoints_at(project(rotation, position)), error_covariance=shared.copy()
-    )
+    keypoints = dataclasses.replace(keypoints_at(project(rotation, position)), error_covariance=shared.copy())
     found = sharpen(keypoints, corners).error_covariance
     np.testing.assert_array_equal(found[16:, 16:], np.eye(8))
     assert not found[:16, 16:].any()

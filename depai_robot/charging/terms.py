@@ -3,6 +3,7 @@
 Readers here are strict and name what is wrong; what a session makes of it is in ``robot`` and ``station``.
 """
 
+import inspect
 from functools import lru_cache
 from typing import Any
 
@@ -123,7 +124,12 @@ class Need(Struct, frozen=True):
 
 @lru_cache(maxsize=1)
 def _terms_schema() -> dict[str, Any]:
-    return msgspec.json.schema(ChargingTerms)
+    schema = msgspec.json.schema(ChargingTerms)
+    # Before msgspec 0.23 a docstring keeps its indent; a message shall not depend on the library's version.
+    for part in schema.get("$defs", {}).values():
+        if "description" in part:
+            part["description"] = inspect.cleandoc(part["description"])
+    return schema
 
 
 # --- channels -----------------------------------------------------------------------------------------------

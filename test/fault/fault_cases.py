@@ -234,11 +234,11 @@ class _Tape:
 
 
 def _repeat(site: FaultSite, stop: threading.Event) -> None:
-    """Says each message again, the newest first, and once more later; a hundred a second, which is no flood."""
+    """Says each message again, the newest first, and once more later."""
     tape = _Tape(site, "repeater")
     kept: list[tuple[str, bytes]] = []
     try:
-        while not stop.wait(0.4):
+        while not stop.wait(0.15):
             fresh = tape.take()
             kept += fresh
             for topic, payload in (*reversed(fresh), *reversed(kept[-40:])):

@@ -57,7 +57,7 @@ STATION_CHANGES = {
     "price_floor_atomic_per_kwh": 800_000,
 }
 ROBOT_CHANGES = {"retry_ms": 5000}
-CASE_TIMEOUT_S = 240.0
+CASE_TIMEOUT_S = 90.0
 GAVE_UP = ("CALLING_FOR_HELP", "SHUT_DOWN")
 """The only station has failed the robot: it calls for help, as it should."""
 SETTLE_PAUSE_S = 0.05

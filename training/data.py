@@ -107,7 +107,7 @@ def make(seed: int, split: str, count: int, first: int = 0) -> tuple[FinderData,
         rng = np.random.default_rng([seed, *split.encode(), 3, first + i])
         hard = split == HARD_SPLIT and rng.random() < HARD_SHARE
         sample = painter.sample(first + i, HARD if hard else None)
-        grey = GreyImage.from_grey(sample.image)
+        grey = GreyImage(sample.image)
         finder.images[i] = finder_pixels(grey)
         for k, truth in enumerate(sample.docks):
             left, top, right, bottom = ((v + 0.5) / 2 - 0.5 for v in truth.box_px)

@@ -82,7 +82,7 @@ def to_onnx(net: nn.Module, name: str, path: Path) -> None:
 def golden(nets: dict[str, nn.Module], seed: int) -> bytes:
     """A frame of its own through the torch networks: what every machine must compute again."""
     sample = Painter(seed, "golden").sample(0, Request("clean", 1.5))
-    grey = GreyImage.from_grey(sample.image)
+    grey = GreyImage(sample.image)
     finder_image = finder_pixels(grey)
     keypoints_image = crop_pixels(grey, region_of(sample.docks[0].points_px))
     with torch.inference_mode():
@@ -120,7 +120,7 @@ class _Calibration:
 
     @staticmethod
     def _input(name: str, sample: Sample) -> np.ndarray:
-        grey = GreyImage.from_grey(sample.image)
+        grey = GreyImage(sample.image)
         if name == FINDER_NAME:
             return normalise(finder_pixels(grey))
         points = sample.docks[0].points_px if sample.docks else np.array([[200.0, 150.0], [400.0, 330.0]])
@@ -272,13 +272,17 @@ def rerun_golden(models: Path, source: bytes) -> bytes:
     return store.getvalue()
 
 
+def export_run(run: str, net: nn.Module, path: Path) -> None:
+    """What a run of training ended with, as the ONNX file of its kind (finder or keypoints, by the file's name)."""
+    net.load_state_dict(torch.load(RUNS / f"{run}.pt", weights_only=True))
+    to_onnx(net, path.name, path)
+
+
 def first_part() -> Path:
     """The keypoint network as its first part of training left it, exported, in a file of its own."""
-    net = Keypoints()
-    net.load_state_dict(torch.load(RUNS / "keypoints.pt", weights_only=True))
     folder = RUNS / "first"
     folder.mkdir(exist_ok=True)
-    to_onnx(net, KEYPOINTS_NAME, folder / KEYPOINTS_NAME)
+    export_run("keypoints", Keypoints(), folder / KEYPOINTS_NAME)
     return folder / KEYPOINTS_NAME
 
 
@@ -294,9 +298,7 @@ def average(runs: Sequence[str], target: Path) -> None:
     graphs = []
     with tempfile.TemporaryDirectory() as folder:
         for name in runs:
-            net = Keypoints()
-            net.load_state_dict(torch.load(RUNS / f"{name}.pt", weights_only=True))
-            to_onnx(net, KEYPOINTS_NAME, Path(folder) / KEYPOINTS_NAME)
+            export_run(name, Keypoints(), Path(folder) / KEYPOINTS_NAME)
             graphs.append(onnx.load(Path(folder) / KEYPOINTS_NAME))
     tensors = [[numpy_helper.to_array(t) for t in g.graph.initializer] for g in graphs]
     for index, tensor in enumerate(graphs[0].graph.initializer):
@@ -315,9 +317,7 @@ def export(models: Path, made: Making, runs: Sequence[str]) -> None:
     small = models / "int8"
     small.mkdir(parents=True, exist_ok=True)
     if (RUNS / "finder.pt").is_file():
-        finder = Finder()
-        finder.load_state_dict(torch.load(RUNS / "finder.pt", weights_only=True))
-        to_onnx(finder, FINDER_NAME, models / FINDER_NAME)
+        export_run("finder", Finder(), models / FINDER_NAME)
     average(runs, models / KEYPOINTS_NAME)
     nets = {
         name: network_from(models / name, kind(), torch.zeros(SIGNATURES[name][0]))

@@ -219,12 +219,14 @@ class HardRun:
         return f"keypoints-hard-{self.seed}"
 
 
+HARD_RUNS = (HardRun(1, 22000, 6500), HardRun(2, 18000, 6000))
+
+
 def train_hard(start: Path, wanted: HardRun) -> None:
     """Goes on from an exported keypoint network on hard frames, with the pose in the loss."""
     from training.resume import network_from
 
     finder, crops = data.make(wanted.seed, data.HARD_SPLIT, wanted.frames)
-    RUNS.mkdir(parents=True, exist_ok=True)
     (RUNS / f"{wanted.name}.sha256").write_text(data.sha256_of(finder, crops), encoding="ascii")
     torch.manual_seed(wanted.seed)
     net = network_from(start, Keypoints(), normalise(torch.from_numpy(crops.images[:RESUME_SAMPLE])))
@@ -243,9 +245,9 @@ def main() -> None:
         "--hard",
         type=HardRun.parse,
         nargs="+",
-        default=[HardRun(1, 22000, 6500), HardRun(2, 18000, 6000)],
+        default=HARD_RUNS,
         metavar="SEED:FRAMES:STEPS",
-        help="runs of the second part; what they end with is averaged (default 1:22000:6500 2:18000:6000)",
+        help=f"runs of the second part, whose weights are averaged (default {' '.join(map(str, HARD_RUNS))})",
     )
     parser.add_argument("--part", choices=("finder", "keypoints", "hard", "export"))
     parser.add_argument(

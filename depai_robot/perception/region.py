@@ -83,11 +83,6 @@ class GreyImage:
         """Of an (H, W, 3) uint8 RGB image."""
         return GreyImage(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8))
 
-    @staticmethod
-    def from_grey(grey: NDArray[np.uint8]) -> "GreyImage":
-        """Of an (H, W) uint8 image."""
-        return GreyImage(grey)
-
     def level(self, number: int) -> NDArray[np.uint8]:
         """The image halved ``number`` times, (H, W) uint8; 0 is the whole one."""
         while len(self._levels) <= number:

@@ -67,7 +67,7 @@ def test_any_keypoints_give_a_finite_pose_or_none(points, sigma, visibility, len
     arrays.arrays(np.float32, (1, 1), elements=logits),
 )
 def test_any_finite_output_is_decoded(maps, rows, presence):
-    grey = GreyImage.from_grey(GREY)
+    grey = GreyImage(GREY)
     for candidate in decode_finder(maps, (640, 480), score_min=0.2, count_max=3):
         assert crop_pixels(grey, candidate.region).shape == (128, 128)
     keypoints = decode_keypoints(rows, presence, Region(320.0, 240.0, 100.0))

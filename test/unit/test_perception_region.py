@@ -32,7 +32,7 @@ def test_a_crop_shows_what_its_coordinates_say(side_px):
     blob = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * width**2))
     region = Region(310.0, 250.0, side_px)
     # What lies outside of the image is grey in the crop; its share of the blob is nothing.
-    crop = crop_pixels(GreyImage.from_grey(np.round(blob).astype(np.uint8)), region).astype(float)
+    crop = crop_pixels(GreyImage(np.round(blob).astype(np.uint8)), region).astype(float)
     i, j = np.mgrid[:CROP_PX, :CROP_PX]
     near = np.hypot(j - 60, i - 60) < 45
     weight = np.where(near, crop, 0.0)
@@ -41,13 +41,13 @@ def test_a_crop_shows_what_its_coordinates_say(side_px):
 
 
 def test_outside_of_the_image_is_grey():
-    crop = crop_pixels(GreyImage.from_grey(np.zeros((480, 640), np.uint8)), Region(-500.0, 0.0, 50.0))
+    crop = crop_pixels(GreyImage(np.zeros((480, 640), np.uint8)), Region(-500.0, 0.0, 50.0))
     assert (crop == 127).all()
 
 
 def test_any_size_of_image_fits_the_finder():
     for height, width in ((480, 640), (720, 1280), (1080, 1440), (120, 160), (641, 479)):
-        pixels = finder_pixels(GreyImage.from_grey(np.full((height, width), 9, np.uint8)))
+        pixels = finder_pixels(GreyImage(np.full((height, width), 9, np.uint8)))
         assert pixels.shape == (240, 320)
         assert pixels[0, 0] == 9
 

@@ -2,8 +2,9 @@
 
 The panel's face is light with a dark frame up to its edge, so a corner has contrast against a light wall (frame)
 and against a dark one (face). The marks left and right of the decal are large, so that they survive blur, and
-differ, so that left and right do too. Everything is drawn at :data:`PX_PER_M`, edges on pixel boundaries: the
-textures are as true as the geometry. The tags are OpenCV's ``DICT_APRILTAG_36h11``.
+differ, so that left and right do too. The base's front is dark at its ends and light in its middle: on a dark floor
+the middle shows where it is, on a light one the ends. Everything is drawn at :data:`PX_PER_M`, edges on pixel
+boundaries: the textures are as true as the geometry. The tags are OpenCV's ``DICT_APRILTAG_36h11``.
 """
 
 from pathlib import Path
@@ -19,11 +20,12 @@ TAG_IDS = range(5)
 FACE_RGB = (236, 238, 234)
 FRAME_RGB = (22, 34, 46)
 MARK_RGB = (14, 92, 74)
-BASE_RGB = (52, 60, 66)
 PAD_RGB = (196, 138, 78)
 FRAME_WIDTH_M = 0.016
 LINE_WIDTH_M = 0.006
-"""A light line set into the base's dark front, this wide and this far from its edge."""
+"""A light line set into the base's front, this wide and this far from its edge."""
+MIDDLE_WIDTH_M = 0.20
+"""Of the base's light middle."""
 
 ROOT = Path(__file__).resolve().parent.parent
 Image = NDArray[np.uint8]
@@ -69,11 +71,13 @@ def draw_panel(dock: DockModel, tag_id: int) -> Image:
 
 def draw_base_front(dock: DockModel) -> Image:
     """The base's front face with its two contact pads, (H, W, 3) uint8 RGB."""
-    image = _blank(dock.base.width_m, dock.base.height_m, BASE_RGB)
+    image = _blank(dock.base.width_m, dock.base.height_m, FRAME_RGB)
     height, width = image.shape[:2]
     line = _px(LINE_WIDTH_M)
     image[line : height - line, line : width - line] = FACE_RGB
-    image[2 * line : height - 2 * line, 2 * line : width - 2 * line] = BASE_RGB
+    image[2 * line : height - 2 * line, 2 * line : width - 2 * line] = FRAME_RGB
+    half = _px(MIDDLE_WIDTH_M) // 2
+    image[line : height - line, width // 2 - half : width // 2 + half] = FACE_RGB
     for side in (-1, 1):
         centre = width // 2 + side * width // 8
         image[height // 3 : height - height // 3, centre - width // 16 : centre + width // 16] = PAD_RGB

@@ -59,7 +59,7 @@ from depai_robot.values.error import ConfigError, DeviceFailedError
 __all__ = ["CPU", "OnnxDetector", "RuntimeSettings"]
 
 OPSET = 17
-CANDIDATE_SCORE_MIN = 0.15
+CANDIDATE_SCORE_MIN = 0.08
 CANDIDATE_COUNT_MAX = 4
 PRESENCE_MIN = 0.5
 STEP_BACK = 1.7
@@ -226,8 +226,10 @@ class OnnxDetector:
             return None
         closer = next_region(keypoints) if twice else None
         if closer is not None and not is_close(region, closer):
-            keypoints = self._keypoints_in(grey, closer)
-        return keypoints if keypoints.score >= PRESENCE_MIN else None
+            again = self._keypoints_in(grey, closer)
+            # A closer look that shows no dock went astray; what the first one gave is for the gate to judge.
+            keypoints = again if again.score >= PRESENCE_MIN else keypoints
+        return keypoints
 
     def _keypoints_in(self, grey: GreyImage, region: Region) -> DockKeypoints:
         keypoints, presence = self._run(KEYPOINTS_NAME, normalise(crop_pixels(grey, region)))

@@ -84,16 +84,21 @@ def draw_base_front(dock: DockModel) -> Image:
     return image
 
 
+def draw_all(dock: DockModel) -> dict[str, Image]:
+    """Every texture of a dock by its file's stem, uint8 RGB."""
+    images = {"base_front": draw_base_front(dock)}
+    for tag_id in TAG_IDS:
+        images[f"tag36h11_{tag_id}"] = draw_tag(tag_id, dock.decal.size_m)
+        images[f"panel_{tag_id}"] = draw_panel(dock, tag_id)
+    return images
+
+
 def main() -> None:
     """Writes all textures."""
     folder = ROOT / "config" / "dock"
     folder.mkdir(exist_ok=True)
     dock = parse_dock((ROOT / "config" / "dock.yaml").read_text(encoding="utf-8"))
-    images = {"base_front": draw_base_front(dock)}
-    for tag_id in TAG_IDS:
-        images[f"tag36h11_{tag_id}"] = draw_tag(tag_id, dock.decal.size_m)
-        images[f"panel_{tag_id}"] = draw_panel(dock, tag_id)
-    for name, image in images.items():
+    for name, image in draw_all(dock).items():
         path = folder / f"{name}.png"
         cv2.imwrite(str(path), image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
         print(path.relative_to(ROOT), f"{image.shape[1]}x{image.shape[0]}")

@@ -181,7 +181,7 @@ class OnnxDetector:
         return f"onnxruntime {runtime_version()}"
 
     def detect(self, frame: Frame) -> DockKeypoints | None:
-        """Keypoints of the best candidate, or None when there is none. Some 6 ms on one core.
+        """Keypoints of the best candidate, or None when there is none.
 
         Raises:
             DeviceFailedError: the runtime failed or gave a value that is not finite.
@@ -210,7 +210,7 @@ class OnnxDetector:
         return tuple(sorted(found, key=lambda keypoints: -keypoints.score))
 
     def detect_in(self, frame: Frame, region: Region) -> DockKeypoints | None:
-        """Keypoints of a dock that is expected in a region, without a search. Some 2 ms on one core.
+        """Keypoints of a dock that is expected in a region, without a search.
 
         Raises:
             DeviceFailedError: the runtime failed or gave a value that is not finite.
@@ -228,7 +228,8 @@ class OnnxDetector:
         if closer is not None and not is_close(region, closer):
             again = self._keypoints_in(grey, closer)
             # A closer look that shows no dock went astray; what the first one gave is for the gate to judge.
-            keypoints = again if again.score >= PRESENCE_MIN else keypoints
+            if again.score >= PRESENCE_MIN:
+                keypoints = again
         return keypoints
 
     def _keypoints_in(self, grey: GreyImage, region: Region) -> DockKeypoints:

@@ -84,7 +84,14 @@ def test_a_look_in_the_right_region_finds_the_same(detector):
     again = detector.detect_in(frame, next_region(keypoints))
     visible = keypoints.visibility > 0.5
     assert np.abs(again.points_px - keypoints.points_px)[visible].max() < 3.0
-    assert detector.detect_in(frame, Region(610.0, 30.0, 60.0)) is None
+
+
+@pytest.mark.parametrize("name", WITH_DOCK)
+def test_a_look_beside_the_dock_gives_nothing_that_is_published(detector, name):
+    frame = read_frame(name)
+    for x, y in ((30.0, 30.0), (610.0, 30.0), (30.0, 450.0), (610.0, 450.0)):
+        keypoints = detector.detect_in(frame, Region(x, y, 60.0))
+        assert keypoints is None or estimate(detector, frame, keypoints) is None
 
 
 def test_the_same_frame_gives_the_same_bits(detector):
@@ -375,15 +382,15 @@ def test_a_finder_that_takes_the_dock_for_a_smaller_thing_is_corrected(folder, m
 def test_a_closer_look_that_shows_no_dock_does_not_undo_the_first(folder, monkeypatch):
     detector = OnnxDetector(folder)
     look = detector._keypoints_in
-    first = []
+    looks = []
 
     def astray(grey, region):
-        keypoints = look(grey, region if not first else region.scaled(20.0))
-        first.append(keypoints)
+        keypoints = look(grey, region if not looks else region.scaled(20.0))
+        looks.append(keypoints)
         return keypoints
 
     monkeypatch.setattr(detector, "_keypoints_in", astray)
     monkeypatch.setattr("depai_robot.adapters.onnx_detector.is_close", lambda region, other: False)
     found = detector.detect(read_frame("dark"))
-    assert first[1].score < 0.5, "the closer look went astray"
-    assert found is first[0]
+    assert looks[1].score < 0.5, "the closer look went astray"
+    assert found is looks[0]

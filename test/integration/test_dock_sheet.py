@@ -18,6 +18,7 @@ from depai_robot.sim.scene import parse_robot, parse_world
 from depai_robot.sim.sdf import make_sdf
 from depai_robot.sim.world import World
 from depai_robot.values.error import ConfigError
+from training.textures import draw_all
 
 pytest.importorskip("reportlab", reason="pip install 'depai_robot[drawing]'")
 
@@ -73,6 +74,14 @@ def test_the_pictures_have_the_files_dimensions_and_the_tag_where_it_belongs():
         centre, size = np.array(panel.shape[::-1]) / 2, DOCK.decal.size_m * 1000 * PX_PER_MM
         expected = centre + size / 2 * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
         assert np.abs(corners[0][0] - expected).max() <= 1.5
+
+
+def test_the_pictures_are_what_the_training_draws():
+    drawn = draw_all(DOCK)
+    assert sorted(drawn) == sorted(path.stem for path in TEXTURES.glob("*.png"))
+    for name, image in drawn.items():
+        kept = cv2.imread(str(TEXTURES / f"{name}.png"))[:, :, ::-1]
+        np.testing.assert_array_equal(kept, image, err_msg=f"{name}: python -m training.textures")
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,8 @@ Subscribes ``odom``, ``detected_dock_pose``, ``charging_contact``, ``path_clear`
 ``cmd_vel`` with every odometry message while it drives, ``docking/state``, and on ``/diagnostics`` once docked the
 dock's scale by the wheels. ``path_clear`` false makes it stand until it is true; silence too, with ``path_timeout_s``.
 ``~/emergency_stop`` (SetBool) works in every phase. Active, it obeys; made inactive, it stops the robot on its way.
+A dock that is asked for before any odometry was heard waits for it: the command is latched, and a node that has just
+started may hear it first.
 """
 
 import math
@@ -12,6 +14,7 @@ from typing import Any, ClassVar
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry as OdometryMessage
+from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool
@@ -29,6 +32,8 @@ from depai_robot.values.geometry import STOP, DriveCommand, Pose2, Pose3
 
 STORY_PERIOD_NS = 200_000_000
 HEARD_TIMEOUT_S = 0.5
+ODOMETRY_TIMEOUT_S = 15.0
+"""For the first odometry: DDS repeats what it tells of endpoints every 3 s, and a busy machine may lose it twice."""
 
 
 class DockingNode(ManagedNode):
@@ -68,6 +73,9 @@ class DockingNode(ManagedNode):
         self._story = story
         self._told_ns = 0
         self._driving = False
+        # Odometry may stand still because the simulated time does: patience is of the steady clock.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._waiting_since_ns: int | None = None
 
     def set_up(self) -> None:
         """See ManagedNode."""
@@ -84,9 +92,14 @@ class DockingNode(ManagedNode):
         self.create_subscription(Bool, "path_clear", self._take_path, STATE)
         self.create_subscription(String, "docking/command", self._take_command, LATCHED)
         self.create_service(SetBool, "~/emergency_stop", self._take_emergency)
+        self._waiting_since_ns = None
+        self.create_timer(1.0, self._watch_wait, clock=self._steady)
 
     def pause(self) -> None:
         """Stands still; a dock that it stands on is kept."""
+        if self._waiting_since_ns is not None:
+            self._waiting_since_ns = None
+            self._answer(self._state.phase, "stopped", "the docking node was made inactive")
         self._feed(machine.StopAsked(self._now_ns()))
         self._stop()
 
@@ -193,6 +206,9 @@ class DockingNode(ManagedNode):
             return
         self._watch_path()
         self._feed(machine.OdometryRead(odometry.stamp_ns, odometry.base_in_odom))
+        if self._waiting_since_ns is not None:
+            self._waiting_since_ns = None
+            self._obey(self._command)
         if self._state.phase not in (Phase.IDLE, Phase.DOCKED, Phase.FAILED, Phase.STOPPED):
             self._tell()
 
@@ -236,6 +252,27 @@ class DockingNode(ManagedNode):
         if not self.is_active:
             self._answer(self._state.phase, "failed", "the docking node is not active")
             return
+        self._waiting_since_ns = None
+        if command.verb == "dock" and self._state.base_in_odom is None:
+            self._waiting_since_ns = self._steady_ns()
+            self.get_logger().info(f"{command.dock} asked: waiting for the first odometry")
+            return
+        self._obey(command)
+
+    def _steady_ns(self) -> int:
+        return int(self._steady.now().nanoseconds)
+
+    def _watch_wait(self) -> None:
+        """A robot of which nothing says where it is will not find a dock."""
+        since_ns = self._waiting_since_ns
+        if since_ns is None or self._steady_ns() - since_ns < ODOMETRY_TIMEOUT_S * 1e9:
+            return
+        self._waiting_since_ns = None
+        reason = f"no odometry on {self.resolve_topic_name('odom')} within {ODOMETRY_TIMEOUT_S:.0f} s"
+        self.get_logger().error(reason)
+        self._answer(self._state.phase, "failed", reason)
+
+    def _obey(self, command: DockingCommand) -> None:
         now_ns = self._now_ns()
         before = self._state
         if command.verb == "dock":

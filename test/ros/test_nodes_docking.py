@@ -100,6 +100,47 @@ def test_a_command_moves_the_robot_and_the_state_names_it(bench: Bench) -> None:
     assert abs(bench.velocities[0].angular.z) < 0.1, "the dock is straight ahead: map and odometry fit"
 
 
+def test_a_dock_asked_for_before_any_odometry_waits_for_it(bench: Bench) -> None:
+    bench.ask(7, "dock")
+    bench.ros.spin_for(0.2)
+    assert bench.states == [], "neither begun nor failed: nothing says yet where the robot is"
+    bench.move()
+    bench.ros.until(lambda: bench.states)
+    assert (bench.states[0].id, bench.states[0].phase, bench.states[0].result) == (7, "TRAVELLING", "")
+
+
+def test_a_stop_takes_back_a_dock_that_waits_for_odometry(bench: Bench) -> None:
+    bench.ask(7, "dock")
+    bench.ros.spin_for(0.1)
+    bench.ask(8, "stop", dock="")
+    bench.ros.until(lambda: bench.states)
+    assert (bench.states[0].id, bench.states[0].result) == (8, "stopped")
+    bench.move()
+    bench.ros.spin_for(0.2)
+    assert bench.node._state.phase is Phase.IDLE
+    assert len(bench.states) == 1
+
+
+def test_without_odometry_a_dock_fails_and_says_why(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("depai_robot.nodes.docking.ODOMETRY_TIMEOUT_S", 0.5)
+    bench.ask(7, "dock")
+    bench.ros.until(lambda: bench.states)
+    said = bench.states[0]
+    assert (said.id, said.phase, said.result) == (7, "IDLE", "failed")
+    assert said.reason.startswith("no odometry on /odom within")
+    bench.move()
+    bench.ros.spin_for(0.2)
+    assert bench.node._state.phase is Phase.IDLE, "what has been answered is not begun later"
+
+
+def test_a_node_made_inactive_takes_back_a_dock_that_waits(bench: Bench) -> None:
+    bench.ask(7, "dock")
+    bench.ros.spin_for(0.1)
+    bench.node.trigger_deactivate()
+    bench.ros.until(lambda: bench.states)
+    assert (bench.states[0].id, bench.states[0].result) == (7, "stopped")
+
+
 def test_the_expected_pose_is_turned_from_the_map_to_odometry(bench: Bench) -> None:
     bench.move()
     bench.ask(7, "dock", pose=(1.0, 3.5, math.pi / 2))

@@ -195,7 +195,7 @@ class OnnxDetector:
         Raises:
             DeviceFailedError: the runtime failed or gave a value that is not finite.
         """
-        grey = GreyImage.from_rgb(frame.image)
+        grey = GreyImage(frame.grey)
         (maps,) = self._run(FINDER_NAME, normalise(finder_pixels(grey)))
         candidates = decode_finder(
             maps, grey.size_px, score_min=CANDIDATE_SCORE_MIN, count_max=CANDIDATE_COUNT_MAX
@@ -215,7 +215,7 @@ class OnnxDetector:
         Raises:
             DeviceFailedError: the runtime failed or gave a value that is not finite.
         """
-        return self._look(GreyImage.from_rgb(frame.image), region, twice=False)
+        return self._look(GreyImage(frame.grey), region, twice=False)
 
     def _look(self, grey: GreyImage, region: Region, *, twice: bool) -> DockKeypoints | None:
         keypoints = self._keypoints_in(grey, region)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,7 +69,6 @@ class DockObserver:
         self._up = up_in_camera
         self._track = TrackState()
         self._stamp_ns = 0
-        self._grey: NDArray[np.uint8] = np.zeros((1, 1), np.uint8)
 
     @property
     def model_sha256(self) -> str:
@@ -105,7 +103,6 @@ class DockObserver:
             DeviceFailedError: the inference runtime failed.
         """
         self._stamp_ns = frame.stamp_ns
-        self._grey = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
         keypoints = self._detect(frame)
         observation = None
         if keypoints is not None:
@@ -129,7 +126,7 @@ class DockObserver:
 
     def _measure(self, keypoints: DockKeypoints, frame: Frame) -> DecalCorners | None:
         """The decal by its edges, where it is near; what it says of the dock's dimensions is kept."""
-        corners = find_decal_corners(self._grey, keypoints, frame.intrinsics)
+        corners = find_decal_corners(frame.grey, keypoints, frame.intrinsics)
         if corners is not None:
             ratio = measure_decal(keypoints, corners, frame.intrinsics, self._dock)
             if ratio is not None:
@@ -148,15 +145,14 @@ class DockObserver:
 
     def _detect(self, frame: Frame) -> DockKeypoints | None:
         """The tracked dock where it is expected; otherwise the best of all that may be the wanted one."""
-        grey = self._grey
         if self._track.accepted is not None:
             region = expected_region(self._track.accepted, frame.intrinsics, self._dock)
             keypoints = self._detector.detect_in(frame, region) if region is not None else None
-            if keypoints is not None and self._wanted(grey, keypoints):
+            if keypoints is not None and self._wanted(frame.grey, keypoints):
                 return keypoints
         unread: DockKeypoints | None = None
         for keypoints in self._detector.detect_all(frame, count_max=1 if self.tag_id is None else 4):
-            if not self._wanted(grey, keypoints):
+            if not self._wanted(frame.grey, keypoints):
                 continue
             if self.tag_id is None or self.seen_tag_id == self.tag_id:
                 return keypoints

@@ -8,6 +8,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -141,12 +142,12 @@ def judge_frame(detector: OnnxDetector, dock: DockModel, item: LabelledFrame) ->
     Raises:
         DeviceFailedError: the runtime failed.
     """
-    frame, truth = item.frame, item.dock_in_camera
+    # A frame of its own: what another detector has made of it already would cost this one nothing.
+    frame, truth = replace(item.frame), item.dock_in_camera
     begin = time.process_time()
     keypoints = detector.detect(frame)
     seen = None
     if keypoints is not None:
-        grey = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
         seen = estimate_pose(
             keypoints,
             frame.intrinsics,
@@ -154,7 +155,7 @@ def judge_frame(detector: OnnxDetector, dock: DockModel, item: LabelledFrame) ->
             stamp_ns=frame.stamp_ns,
             gate=detector.manifest.make_gate(),
             model_sha256=detector.model_sha256,
-            corners=find_decal_corners(grey, keypoints, frame.intrinsics),
+            corners=find_decal_corners(frame.grey, keypoints, frame.intrinsics),
         )
     cpu_ms = (time.process_time() - begin) * 1000
     range_m = float(np.linalg.norm(truth.position_m)) if truth is not None else None

@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,7 +47,7 @@ class CameraIntrinsics:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Frame:
     """One camera image.
 
@@ -65,3 +67,8 @@ class Frame:
             raise ConfigError(
                 f"a frame is uint8 {expected}, got {self.image.dtype} {tuple(self.image.shape)}"
             )
+
+    @cached_property
+    def grey(self) -> NDArray[np.uint8]:
+        """(H, W) uint8, made once: detector, tag and edges all ask for it."""
+        return np.asarray(cv2.cvtColor(self.image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +32,7 @@ _LOG_SIGMA_MAX = math.log(float(CROP_PX))
 _VISIBLE_MIN = 0.5
 _VISIBLE_COUNT_MIN = 4
 _OVERLAP_MAX = 0.5
+_NEIGHBOURS = np.ones((3, 3), np.uint8)
 _CLOSE_SHIFT, _CLOSE_RATIO = 0.05, 1.12
 """Of a region's side: crops that differ by no more are one to the network, which is trained on crops shaken so."""
 
@@ -65,9 +67,7 @@ def decode_finder(
         count_max: at most this many come back.
     """
     heat = sigmoid(output[0, 0].astype(np.float64))
-    padded = np.pad(heat, 1, constant_values=-1.0)
-    rows, columns = heat.shape
-    around = np.max([padded[i : i + rows, j : j + columns] for i in range(3) for j in range(3)], axis=0)
+    around = cv2.dilate(heat, _NEIGHBOURS)
     peaks = [(int(r), int(c)) for r, c in np.argwhere((heat >= around) & (heat >= score_min))]
     peaks.sort(key=lambda peak: -heat[peak])
     scale = finder_scale(size_px)

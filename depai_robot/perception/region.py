@@ -78,11 +78,6 @@ class GreyImage:
         """Of an (H, W) uint8 image, which is not copied."""
         self._levels = [grey]
 
-    @staticmethod
-    def from_rgb(image: NDArray[np.uint8]) -> "GreyImage":
-        """Of an (H, W, 3) uint8 RGB image."""
-        return GreyImage(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8))
-
     def level(self, number: int) -> NDArray[np.uint8]:
         """The image halved ``number`` times, (H, W) uint8; 0 is the whole one."""
         while len(self._levels) <= number:
@@ -101,8 +96,8 @@ class GreyImage:
 
 def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(H, W) uint8 to (1, 1, H, W) float32 of mean 0 and deviation 1."""
+    mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(pixels))
     values = pixels.astype(np.float32)
-    mean, deviation = float(values.mean()), float(values.std())
     values -= np.float32(mean)
     values *= np.float32(1.0 / max(deviation, _DEVIATION_MIN))
     return values[None, None]

@@ -6,7 +6,8 @@
 
 Seven conditions, six distance bands from 0.35 to 5 m and 8 m, at least 300 frames in each, from two renderers: the one
 that trained the models (other seeds and rooms) and the simulator's, which trained nothing: the headline. Then rooms
-without a dock, with things that are like one. Outcomes lie in out/perception/, a line a frame.
+without a dock, with things that are like one, and the same conditions and bands once more, as mild as in the experiment
+that the targets come from. Outcomes lie in out/perception/, a line a frame.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from depai_robot.app.model_eval import OPENCV_SEED, Judged, judge_frame
 from depai_robot.app.resource import resource_path
 from depai_robot.perception.frame import Frame
 from depai_robot.values.geometry import Pose3
-from training.degrade import CONDITIONS
+from training.degrade import CONDITIONS, PLAIN_CONDITIONS
 from training.evaluate import intrinsics_of
 from training.make_set import BANDS_M, BEARING_MAX_DEG, RENDERERS, YAW_MAX_DEG, open_renderer
 from training.scene import Request, Sample, load_dock
@@ -77,6 +78,8 @@ def cells(per_cell: int, rooms: dict[str, int]) -> list[Cell]:
             count = min(left, ROOMS_PER_CELL)
             found.append(Cell(renderer, number, CONDITIONS[number % len(CONDITIONS)], None, count))
             left, number = left - count, number + 1
+        grid = [(condition, band) for condition in PLAIN_CONDITIONS for band in ALL_BANDS_M]
+        found += [Cell(renderer, number + i, *pair, per_cell) for i, pair in enumerate(grid)]
     return found
 
 

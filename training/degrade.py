@@ -13,8 +13,14 @@ from numpy.typing import NDArray
 from training.backdrop import draw_pattern
 
 WIDTH_PX, HEIGHT_PX = 640, 480
+SIDE_ODDS = (0.3, 0.3, 0.25, 0.15)
+"""Left, right, below, above: little hangs before a dock from above."""
+SIDE_MORE = 0.3
 CONDITIONS = ("clean", "blur8", "blur16", "low_light", "occluded", "noise", "combined")
-"""Those of the table of targets."""
+"""Those of the table of targets, with the glare and shadows that any room may have."""
+
+PLAIN_CONDITIONS = tuple(f"plain_{name}" for name in CONDITIONS)
+"""The same, as mild as in the experiment that the targets come from; see :func:`_draw_plain`."""
 
 SINGLE_CONDITIONS = ("glare", "shadow", "dirt", "focus", "rolling_shutter", "distorted", "jpeg")
 """One thing alone and strong; everything else as in ``clean``."""
@@ -32,6 +38,7 @@ class Strengths:
         shadows: over parts of the image.
         dirt: share of the panel under spots and smears.
         occlusion: share of the dock's box in the image that something covers.
+        side: share of that box that something before one of its sides covers.
         motion_px: length of the straight streak that a point leaves during the exposure.
         focus_px: radius of the disc that a point becomes.
         exposure: factor on the light.
@@ -46,6 +53,7 @@ class Strengths:
     shadows: int = 0
     dirt: float = 0.0
     occlusion: float = 0.0
+    side: float = 0.0
     motion_px: float = 0.0
     focus_px: float = 0.0
     exposure: float = 1.0
@@ -76,6 +84,8 @@ def draw_strengths(rng: np.random.Generator, condition: str) -> Strengths:
         return _draw_mixed(rng)
     if condition == "hard":
         return _draw_hard(rng)
+    if condition in PLAIN_CONDITIONS:
+        return _draw_plain(rng, condition.removeprefix("plain_"))
     dim = condition in ("low_light", "combined")
     noise = {"noise": 0.06, "combined": 0.02, "low_light": 0.015}
     return Strengths(
@@ -115,6 +125,24 @@ def _draw_mixed(rng: np.random.Generator) -> Strengths:
         distortion=draw_lens(rng) if happens(0.2) else (0.0, 0.0, 0.0, 0.0, 0.0),
         jpeg=int(rng.integers(12, 90)) if happens(0.2) else 0,
         gamma=float(rng.uniform(0.6, 1.5)),
+    )
+
+
+def _draw_plain(rng: np.random.Generator, condition: str) -> Strengths:
+    """One thing at a time, in a room without glare or shadows.
+
+    The strengths are chosen by AprilTag 3 alone: on other frames than those that are measured it gave 94, 48, 20, 92,
+    72, 89 and 64 % usable poses under the seven conditions (68 in all), in the experiment 97, 51, 8, 95, 82, 92 and 61
+    (69 in all).
+    """
+    light = {"low_light": (0.15, 0.3), "combined": (0.3, 0.6)}
+    noise = {"noise": 0.06, "combined": 0.015, "low_light": 0.006}
+    return Strengths(
+        side=0.25 if condition in ("occluded", "combined") else 0.0,
+        motion_px={"blur8": 8.0, "blur16": 16.0, "combined": 3.0}.get(condition, 0.0),
+        exposure=float(rng.uniform(*light.get(condition, (0.8, 1.2)))),
+        noise=noise.get(condition, 0.004),
+        gamma=float(rng.uniform(0.8, 1.2)),
     )
 
 
@@ -218,10 +246,46 @@ def cover(
         else:
             axes = (int(w * 0.56) + 1, int(h * 0.56) + 1)
             cv2.ellipse(mask, (int(x), int(y)), axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
-        chosen = mask.astype(bool)
-        patch = cv2.resize(draw_pattern(rng, 64), (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_LINEAR)
-        canvas[chosen] = (patch[chosen] * rng.uniform(0.2, 1) + rng.uniform(0, 0.3)).astype(np.float32)
-        covered |= mask
+        _paint(canvas, covered, rng, mask)
+
+
+def cover_side(
+    canvas: Grey,
+    covered: NDArray[np.uint8],
+    rng: np.random.Generator,
+    box_px: tuple[float, float, float, float],
+    share: float,
+) -> None:
+    """Covers a share of a box (left, top, right, bottom) from one of its sides on, as a crate or a leg does."""
+    left, top, right, bottom = box_px
+    width, height = max(right - left, 4), max(bottom - top, 4)
+    side = int(rng.choice(4, p=SIDE_ODDS))
+    if side == 0:
+        right = left + share * width
+    elif side == 1:
+        left = right - share * width
+    elif side == 2:
+        top = bottom - share * height
+    else:
+        bottom = top + share * height
+    # It reaches beyond the box, but not over more of it.
+    more = SIDE_MORE * np.array([width, height])
+    low = np.array([left, top]) - more * ((side != 1), (side != 2))
+    high = np.array([right, bottom]) + more * ((side != 0), (side != 3))
+    mask = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
+    a, b = (tuple(np.round(v).astype(int).tolist()) for v in (low, high))
+    cv2.rectangle(mask, a, b, 1, -1)
+    _paint(canvas, covered, rng, mask)
+
+
+def _paint(
+    canvas: Grey, covered: NDArray[np.uint8], rng: np.random.Generator, mask: NDArray[np.uint8]
+) -> None:
+    """Something with a pattern, opaque."""
+    chosen = mask.astype(bool)
+    patch = cv2.resize(draw_pattern(rng, 64), (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_LINEAR)
+    canvas[chosen] = (patch[chosen] * rng.uniform(0.2, 1) + rng.uniform(0, 0.3)).astype(np.float32)
+    covered |= mask
 
 
 def add_light(canvas: Grey, rng: np.random.Generator, strengths: Strengths) -> None:

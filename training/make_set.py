@@ -18,12 +18,12 @@ import numpy as np
 
 from depai_robot.app.model_data import LABELS_NAME, DataSet, DockLabel, Label
 from depai_robot.values.geometry import Pose3
-from training.degrade import CONDITIONS, HEIGHT_PX, SINGLE_CONDITIONS, WIDTH_PX
+from training.degrade import CONDITIONS, HEIGHT_PX, PLAIN_CONDITIONS, SINGLE_CONDITIONS, WIDTH_PX
 from training.scene import Painter, Request, Sample
 
 RENDERERS = ("homography", "simulator")
 SPLIT = "set"
-ALL_CONDITIONS = (*CONDITIONS, *SINGLE_CONDITIONS, "mixed")
+ALL_CONDITIONS = (*CONDITIONS, *PLAIN_CONDITIONS, *SINGLE_CONDITIONS, "mixed")
 BANDS_M = ((0.35, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, 4.0), (4.0, 5.0))
 YAW_MAX_DEG, BEARING_MAX_DEG = 45.0, 28.0
 _DIGITS = 9

@@ -229,12 +229,13 @@ class Simulator:
                 degrade.add_dirt(canvas, rng, pixels[:4], strengths.dirt)
             for _ in range(strengths.glare):
                 degrade.add_glare(canvas, rng, pixels[:4])
+            limits = [WIDTH_PX - 1, HEIGHT_PX - 1]
+            low, high = (np.clip(v, 0, limits) for v in (pixels.min(axis=0), pixels.max(axis=0)))
+            box_px = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
             if strengths.occlusion:
-                limits = [WIDTH_PX - 1, HEIGHT_PX - 1]
-                low, high = (np.clip(v, 0, limits) for v in (pixels.min(axis=0), pixels.max(axis=0)))
-                degrade.cover(
-                    canvas, covered, rng, (*map(float, low), *map(float, high)), strengths.occlusion
-                )
+                degrade.cover(canvas, covered, rng, box_px, strengths.occlusion)
+            if strengths.side:
+                degrade.cover_side(canvas, covered, rng, box_px, strengths.side)
         degrade.add_light(canvas, rng, strengths)
         image = degrade.sense(canvas, rng, strengths, camera.matrix(), row_px)
         docks = ()

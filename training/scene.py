@@ -136,6 +136,8 @@ class Painter:
             self.draw_dock(canvas, rng, camera, rotation, position, strengths, hard=hard)
         if docks and strengths.occlusion:
             degrade.cover(canvas, covered, rng, self._box(camera, *docks[0]), strengths.occlusion)
+        if docks and strengths.side:
+            degrade.cover_side(canvas, covered, rng, self._box(camera, *docks[0]), strengths.side)
         degrade.add_light(canvas, rng, strengths)
         row_px = (HEIGHT_PX - 1) / 2
         if docks:

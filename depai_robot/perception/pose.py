@@ -27,7 +27,9 @@ UP_IN_LEVEL_CAMERA: Vector3 = (0.0, -1.0, 0.0)
 """Upwards in the optical frame of a camera that looks horizontally."""
 
 _VISIBILITY_MIN = 0.3
-_USED_MIN = 5
+_USED_MIN = 4
+"""Three keypoints have up to four poses; four in a plane have two, which are told apart or refused."""
+
 _POINT_MAX_PX = 1e5
 """Beyond any image; keeps squares of nonsense within floats."""
 

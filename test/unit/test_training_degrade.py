@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from training import degrade
-from training.degrade import CONDITIONS, HEIGHT_PX, SINGLE_CONDITIONS, WIDTH_PX, Strengths
+from training.degrade import CONDITIONS, HEIGHT_PX, PLAIN_CONDITIONS, SINGLE_CONDITIONS, WIDTH_PX, Strengths
 
 MATRIX = np.array([[465.0, 0, 319.5], [0, 465.0, 239.5], [0, 0, 1]])
 LENS = (-0.12, 0.03, 0.0005, -0.0005, 0.0)
@@ -31,7 +31,7 @@ def centre_near(image, point, reach=12):
     return np.array([(part * columns).sum(), (part * rows).sum()]) / part.sum()
 
 
-@pytest.mark.parametrize("condition", [*CONDITIONS, *SINGLE_CONDITIONS, "mixed", "hard"])
+@pytest.mark.parametrize("condition", [*CONDITIONS, *PLAIN_CONDITIONS, *SINGLE_CONDITIONS, "mixed", "hard"])
 def test_the_same_seed_gives_the_same_strengths(condition):
     assert degrade.draw_strengths(rng(), condition) == degrade.draw_strengths(rng(), condition)
 
@@ -41,6 +41,32 @@ def test_clean_has_no_blur_no_cover_no_lens():
         seen = degrade.draw_strengths(np.random.default_rng(seed), "clean")
         assert (seen.motion_px, seen.focus_px, seen.occlusion, seen.dirt, seen.jpeg) == (0, 0, 0, 0, 0)
         assert not any(seen.distortion)
+
+
+def test_plain_conditions_have_neither_glare_nor_shadow():
+    for condition in PLAIN_CONDITIONS:
+        for seed in range(20):
+            seen = degrade.draw_strengths(np.random.default_rng(seed), condition)
+            assert (seen.glare, seen.shadows, seen.dirt, seen.occlusion) == (0, 0, 0, 0)
+            assert seen.exposure >= 0.15
+
+
+def test_what_covers_a_side_covers_its_share_of_the_box_and_begins_at_that_side():
+    left, top, right, bottom = 200, 150, 400, 300
+    sides = set()
+    for seed in range(40):
+        canvas, covered = (
+            np.full((HEIGHT_PX, WIDTH_PX), 0.5, np.float32),
+            np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8),
+        )
+        degrade.cover_side(canvas, covered, np.random.default_rng(seed), (left, top, right, bottom), 0.25)
+        inside = covered[top:bottom, left:right]
+        assert inside.mean() == pytest.approx(0.25, abs=0.02)
+        assert (canvas[covered == 0] == 0.5).all(), "what is noted as covered is what was painted"
+        whole = (inside[:, 0].all(), inside[:, -1].all(), inside[-1].all(), inside[0].all())
+        assert sum(map(bool, whole)) == 1
+        sides.add(whole.index(True))
+    assert sides == {0, 1, 2, 3}
 
 
 def test_a_lens_moves_the_image_where_it_moves_the_truth():

@@ -25,7 +25,7 @@ from depai_robot.perception.manifest import (
 from depai_robot.perception.network import FINDER_SHAPE, KEYPOINTS_SHAPE, PRESENCE_SHAPE
 from depai_robot.perception.pose import solve_pose
 from depai_robot.perception.region import GreyImage, crop_pixels, finder_pixels, normalise, region_of
-from training.degrade import CONDITIONS, PLAIN_CONDITIONS
+from training.degrade import CONDITIONS
 from training.evaluate import frame_of, usable
 from training.network import Finder, Keypoints
 from training.scene import Painter, Request, Sample, load_dock
@@ -35,7 +35,7 @@ GOLDEN_TOLERANCE = 2e-3
 GOLDEN_TOLERANCE_INT8 = 0.05
 """Of outputs in crop pixels and logits: a value on the other side of a rounding moves them by a part of a step."""
 
-CALIBRATION_FRAMES = 7000
+CALIBRATION_FRAMES = 4000
 COVARIANCE_FRAMES = 2000
 THRESHOLD = 0.9
 TILT_MAX_RAD = 0.35
@@ -188,12 +188,10 @@ def write_manifest(
 
 
 def calibration(seed: int, split: str, count: int) -> Iterator[Sample]:
-    """Frames as hard as the tests are: half of their conditions, half mixed, a third without a dock."""
-    conditions = (*CONDITIONS, *PLAIN_CONDITIONS)
+    """Frames as hard as the test is: half of its conditions, half mixed, a third without a dock."""
     painter = Painter(seed, split)
     for index in range(count):
-        # Of every two frames one is mixed, so that conditions go on by one every second frame.
-        condition = conditions[index // 2 % len(conditions)] if index % 2 else None
+        condition = CONDITIONS[index % len(CONDITIONS)] if index % 2 else None
         yield painter.sample(index, Request(condition, negative=index % 3 == 0))
 
 

@@ -23,7 +23,7 @@ from training.network import Finder, Keypoints
 from training.textures import ROOT
 
 RUNS = ROOT / "training" / "runs"
-NAME = "dock-5"
+NAME = "dock-4"
 HARD_RATE = 8e-4
 RESUME_SAMPLE = 512
 

@@ -27,8 +27,8 @@ UP_IN_LEVEL_CAMERA: Vector3 = (0.0, -1.0, 0.0)
 """Upwards in the optical frame of a camera that looks horizontally."""
 
 _VISIBILITY_MIN = 0.3
-_USED_MIN = 4
-"""Three keypoints have up to four poses; four in a plane have two, which are told apart or refused."""
+_USED_MIN = 5
+"""Four are a lone tag: with four, 8 of 20,000 rooms without a dock had one (docs/decisions/0012)."""
 
 _POINT_MAX_PX = 1e5
 """Beyond any image; keeps squares of nonsense within floats."""

@@ -11,6 +11,7 @@ that the targets come from. Outcomes lie in out/perception/, a line a frame.
 """
 
 import argparse
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -163,6 +164,15 @@ def read_lines(work: list[Cell], folder: Path) -> list[Line]:
     return found
 
 
+def measured_when(work: list[Cell], folder: Path) -> str:
+    """When the first and the last of some cells were measured, UTC: a run that was cut goes on days later."""
+    times = [path.stat().st_mtime for cell in work if (path := folder / f"{cell.name}.jsonl").is_file()]
+    if not times:
+        return "never"
+    first, last = (time.strftime("%Y-%m-%d %H:%M", time.gmtime(t)) for t in (min(times), max(times)))
+    return f"{first} to {last} UTC"
+
+
 def redraw(renderer: Any, work: list[Cell], index: int) -> Sample:
     """A frame again, for the contact sheet."""
     cell = next(cell for cell in work if cell.number == index // 10_000)
@@ -191,7 +201,8 @@ def main() -> None:
         measure_all(work, options.models, folder, options.jobs)
     from bench.perception_page import write_page
 
-    write_page(read_lines(work, folder), work, options.models, ROOT / "docs" if not options.quick else folder)
+    target = ROOT / "docs" if not options.quick else folder
+    write_page(read_lines(work, folder), work, options.models, folder, target)
 
 
 if __name__ == "__main__":

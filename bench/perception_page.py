@@ -1,7 +1,6 @@
 """The measured part of docs/perception.md: tables, plots and the contact sheet of ``bench.perception``."""
 
 import platform
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from bench.perception import ALL_BANDS_M, OURS, SMALL, Cell, Line, redraw
+from bench.perception import ALL_BANDS_M, OURS, SMALL, Cell, Line, measured_when, redraw
 from depai_robot.adapters.onnx_detector import OnnxDetector
 from depai_robot.app.model_eval import Judged, Row, band_of, group_rows, summarise, wilson
 from depai_robot.perception.gate import position_tolerance_m
@@ -84,7 +83,7 @@ def split(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
 
 
 def accuracy(lines: list[Line]) -> list[list[str]]:
-    """Every target about frames with a dock, one row each."""
+    """What both sets are measured by, one row each."""
     rows = []
 
     def row(name: str, target: str, *picks: Pick) -> None:
@@ -107,6 +106,8 @@ def accuracy(lines: list[Line]) -> list[list[str]]:
     wrong = [select(lines, by(d), near) for d in DETECTORS]
     counts = [share(sum(o.published and not o.usable for o in w), len(w), 3) for w in wrong]
     rows.append(["wrong poses published, % of frames, to 5 m", "≤ 0.05", *counts])
+    frames = [summarise(d, select(lines, by(d), has_dock)).cpu_p50_ms for d in DETECTORS]
+    rows.append(["full frame with pose, ms of one core, p50 here", "≤ 4", *(f"{v:.1f}" for v in frames)])
     return rows
 
 
@@ -126,8 +127,6 @@ def targets(lines: list[Line], models: Path, times: dict[str, Any]) -> list[str]
     clean_half = [select(lines, by(d), within(0, 0.5), under("clean")) for d in DETECTORS]
     laterals = [high([o.lateral_m * 1000 for o in c if o.published]) for c in clean_half]
     rows.append(["lateral p95 at ≤ 0.5 m, clean, mm", "≤ 0.5", *laterals])
-    frames = [summarise(d, select(lines, by(d), has_dock)).cpu_p50_ms for d in DETECTORS]
-    rows.append(["full frame with pose, ms of one core, p50 here", "≤ 4", *(f"{v:.1f}" for v in frames)])
     for name, value in times.items():
         rows.append([name, "≤ 2" if "track" in name else "", str(value), NONE, NONE, NONE])
     sizes = [sum(p.stat().st_size for p in f.glob("*.onnx")) / 1e6 for f in (models, models / "int8")]
@@ -299,15 +298,15 @@ def draw_worst(lines: list[Line], work: list[Cell], target: Path) -> int:
     return sum(badness(line.judged)[0] > 1 for line in worst)
 
 
-def write_plain(lines: list[Line]) -> list[str]:
+def write_plain(lines: list[Line], when: str) -> list[str]:
     """The section about the frames that are as mild as the experiment's."""
     if not lines:
         return []
     count = sum(line.detector == OURS for line in lines)
     about = [
-        f"{count:,} more frames of the same conditions and bands: no glare or shadows, 15 to 30 % of the light in low",
-        "light, and what covers a quarter of the dock stands before one side of it. How mild they are was chosen by",
-        "what AprilTag 3 reads (68 % of other frames, 69 there), with no look at ours.",
+        f"{count:,} more frames of the same conditions and bands, measured {when}: no glare or shadows, 15 to 30 % of",
+        "the light in low light, and what covers a quarter of the dock stands before one side of it. How mild they are",
+        "was chosen by what AprilTag 3 reads of other frames ([decision](decisions/0012-two-sets-of-frames.md)).",
     ]
     text = [
         "### Frames as mild as those that the targets come from",
@@ -323,8 +322,16 @@ def write_plain(lines: list[Line]) -> list[str]:
     return text
 
 
-def write_page(lines: list[Line], work: list[Cell], models: Path, folder: Path) -> None:
-    """Replaces the measured part of perception.md in a folder, and the pictures beside it."""
+def write_page(lines: list[Line], work: list[Cell], models: Path, outcomes: Path, folder: Path) -> None:
+    """Replaces the measured part of perception.md in a folder, and the pictures beside it.
+
+    Args:
+        lines: what was measured.
+        work: the cells that it is of.
+        models: that it is about.
+        outcomes: folder of the cells' files.
+        folder: of the page.
+    """
     from bench import detector
 
     found = OnnxDetector(models)
@@ -332,11 +339,15 @@ def write_page(lines: list[Line], work: list[Cell], models: Path, folder: Path) 
     bands = [band_of(high) for _, high in ALL_BANDS_M]
     measured = {k: v for k, v in detector.measure().items() if k == "tracked, with pose, ms"}
     count = sum(has_dock(line) for line in lines if line.detector == OURS)
-    now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    is_plain = [cell.condition in PLAIN_CONDITIONS for cell in work]
+    when, plain_when = (
+        measured_when([cell for cell, mine in zip(work, is_plain, strict=True) if mine == wanted], outcomes)
+        for wanted in (False, True)
+    )
     origin = f"{found.manifest.name} `{found.model_sha256[:16]}`, {found.runtime}, OpenCV {cv2.__version__}"
     text = [
         BEGIN,
-        f"Measured {now} on {platform.machine()}, models {origin}.",
+        f"Measured {when} on {platform.machine()}, models {origin}.",
         f"{count:,} frames with a dock; in brackets 95 % intervals (Wilson).",
         "",
         *targets(lines, models, measured),
@@ -347,7 +358,7 @@ def write_page(lines: list[Line], work: list[Cell], models: Path, folder: Path) 
         text += matrix([x for x in lines if within(0, 5.0)(x)], renderer, lambda o: o.condition, CONDITIONS)
         text += ["All conditions, by range:", ""]
         text += matrix(lines, renderer, lambda o: band_of(o.range_m or 0), bands)
-    text += write_plain(plain)
+    text += write_plain(plain, plain_when)
     text += ["### Errors of what we publish, both renderers, all conditions", "", *errors(lines)]
     text += ["### What a stricter gate would publish", "", *thresholds(lines)]
     draw_plots(lines, folder)

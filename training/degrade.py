@@ -13,9 +13,15 @@ from numpy.typing import NDArray
 from training.backdrop import draw_pattern
 
 WIDTH_PX, HEIGHT_PX = 640, 480
+SIDES = ((0, True), (0, False), (1, False), (1, True))
+"""Left, right, below, above: the image's axis, and whether from its low end on."""
+
 SIDE_ODDS = (0.3, 0.3, 0.25, 0.15)
-"""Left, right, below, above: little hangs before a dock from above."""
+"""Little hangs before a dock from above."""
+
 SIDE_MORE = 0.3
+"""Of the box's width and height: how far what covers a side of it reaches beyond."""
+
 CONDITIONS = ("clean", "blur8", "blur16", "low_light", "occluded", "noise", "combined")
 """Those of the table of targets, with the glare and shadows that any room may have."""
 
@@ -131,9 +137,7 @@ def _draw_mixed(rng: np.random.Generator) -> Strengths:
 def _draw_plain(rng: np.random.Generator, condition: str) -> Strengths:
     """One thing at a time, in a room without glare or shadows.
 
-    The strengths are chosen by AprilTag 3 alone: on other frames than those that are measured it gave 94, 48, 20, 92,
-    72, 89 and 64 % usable poses under the seven conditions (68 in all), in the experiment 97, 51, 8, 95, 82, 92 and 61
-    (69 in all).
+    The strengths were chosen by what AprilTag 3 reads of such frames (docs/decisions/0012).
     """
     light = {"low_light": (0.15, 0.3), "combined": (0.3, 0.6)}
     noise = {"noise": 0.06, "combined": 0.015, "low_light": 0.006}
@@ -257,23 +261,17 @@ def cover_side(
     share: float,
 ) -> None:
     """Covers a share of a box (left, top, right, bottom) from one of its sides on, as a crate or a leg does."""
-    left, top, right, bottom = box_px
-    width, height = max(right - left, 4), max(bottom - top, 4)
-    side = int(rng.choice(4, p=SIDE_ODDS))
-    if side == 0:
-        right = left + share * width
-    elif side == 1:
-        left = right - share * width
-    elif side == 2:
-        top = bottom - share * height
+    low, high = np.array(box_px[:2]), np.array(box_px[2:])
+    size = np.maximum(high - low, 4)
+    axis, from_low = SIDES[int(rng.choice(len(SIDES), p=SIDE_ODDS))]
+    # It reaches beyond the box on the other three sides.
+    outer_low, outer_high = low - SIDE_MORE * size, high + SIDE_MORE * size
+    if from_low:
+        outer_high[axis] = low[axis] + share * size[axis]
     else:
-        bottom = top + share * height
-    # It reaches beyond the box, but not over more of it.
-    more = SIDE_MORE * np.array([width, height])
-    low = np.array([left, top]) - more * ((side != 1), (side != 2))
-    high = np.array([right, bottom]) + more * ((side != 0), (side != 3))
+        outer_low[axis] = high[axis] - share * size[axis]
     mask = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
-    a, b = (tuple(np.round(v).astype(int).tolist()) for v in (low, high))
+    a, b = (tuple(np.round(v).astype(int).tolist()) for v in (outer_low, outer_high))
     cv2.rectangle(mask, a, b, 1, -1)
     _paint(canvas, covered, rng, mask)
 

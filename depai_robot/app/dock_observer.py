@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from depai_robot.adapters.onnx_detector import OnnxDetector, RuntimeSettings
 from depai_robot.app.model_gate import REPORT_NAME, require_report
 from depai_robot.perception.dock import DockModel, parse_dock
@@ -148,11 +145,11 @@ class DockObserver:
         if self._track.accepted is not None:
             region = expected_region(self._track.accepted, frame.intrinsics, self._dock)
             keypoints = self._detector.detect_in(frame, region) if region is not None else None
-            if keypoints is not None and self._wanted(frame.grey, keypoints):
+            if keypoints is not None and self._wanted(frame, keypoints):
                 return keypoints
         unread: DockKeypoints | None = None
         for keypoints in self._detector.detect_all(frame, count_max=1 if self.tag_id is None else 4):
-            if not self._wanted(frame.grey, keypoints):
+            if not self._wanted(frame, keypoints):
                 continue
             if self.tag_id is None or self.seen_tag_id == self.tag_id:
                 return keypoints
@@ -160,8 +157,8 @@ class DockObserver:
         self.seen_tag_id = None
         return unread
 
-    def _wanted(self, grey: NDArray[np.uint8], keypoints: DockKeypoints) -> bool:
-        self.seen_tag_id = read_tag(grey, keypoints)
+    def _wanted(self, frame: Frame, keypoints: DockKeypoints) -> bool:
+        self.seen_tag_id = read_tag(frame.grey, keypoints)
         return self.tag_id is None or self.seen_tag_id in (None, self.tag_id)
 
 

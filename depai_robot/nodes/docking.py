@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry as OdometryMessage
+
+# It is defined in rclpy.clock_type, which Humble does not have yet.
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.duration import Duration
 from std_msgs.msg import Bool, String
@@ -299,6 +301,8 @@ class DockingNode(ManagedNode):
 
     def _take_emergency(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         now_ns = self._now_ns()
+        if request.data:
+            self._waiting_since_ns = None  # the wish is answered as stopped; no release may begin it later
         self._feed(machine.EmergencyStopped(now_ns) if request.data else machine.EmergencyReleased(now_ns))
         response.success = True
         response.message = self._state.phase.value

@@ -121,6 +121,18 @@ def test_a_stop_takes_back_a_dock_that_waits_for_odometry(bench: Bench) -> None:
     assert len(bench.states) == 1
 
 
+def test_an_emergency_stop_takes_back_a_dock_that_waits_for_odometry(bench: Bench) -> None:
+    bench.ask(7, "dock")
+    bench.ros.spin_for(0.1)
+    assert bench.stop_for_emergency(on=True) == "STOPPED"
+    bench.ros.until(lambda: bench.states)
+    assert (bench.states[0].id, bench.states[0].result) == (7, "stopped")
+    assert bench.stop_for_emergency(on=False) == "IDLE"
+    bench.move()
+    bench.ros.spin_for(0.2)
+    assert bench.node._state.phase is Phase.IDLE, "what was stopped is not begun by a release"
+
+
 def test_without_odometry_a_dock_fails_and_says_why(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("depai_robot.nodes.docking.ODOMETRY_TIMEOUT_S", 0.5)
     bench.ask(7, "dock")

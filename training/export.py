@@ -206,6 +206,10 @@ def fit_covariance(models: Path, seed: int, count: int = COVARIANCE_FRAMES) -> t
                 size_px = float(np.ptp(truth.points_px, axis=0).max())
                 if float(np.median(np.abs(error_px))) < size_px / 4:  # else it is of something else
                     errors.append((error_px / keypoints.sigma_px[:, None]).reshape(-1))
+    if not errors:
+        raise ValueError(
+            f"{models} finds no dock in {count} frames: its networks need more training than this"
+        )
     clipped = np.clip(errors, -ERROR_CLIP, ERROR_CLIP)
     covariance = clipped.T @ clipped / len(clipped) + ERROR_RIDGE * np.eye(clipped.shape[1])
     print(f"  covariance of the keypoints: of {len(clipped)} docks")
@@ -224,6 +228,10 @@ def fit_gate(models: Path, seed: int, count: int = CALIBRATION_FRAMES) -> tuple[
                 continue
             rows.append(solution.evidence.features())
             labels.append(any(usable(solution, truth) for truth in sample.docks))
+    if not any(labels) or all(labels):
+        raise ValueError(
+            f"{models}: {sum(labels)} of {len(labels)} poses are usable, a gate needs some of both kinds to learn from"
+        )
     features, targets = np.array(rows), np.array(labels, float)
     print(f"  gate: {len(targets)} poses, {int(targets.sum())} usable")
     # Newton's method on standardised features, then back to plain ones.

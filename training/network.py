@@ -111,9 +111,10 @@ class Keypoints(nn.Module):
         fine = self.join_fine(functional.relu(self.side_fine(fine) + double(self.up_middle(middle))))
         # Sub-pixel answers need full precision from here on, whatever autocast does above.
         with torch.autocast("cpu", enabled=False):
-            heat = self.heat(fine.float()).flatten(2).softmax(dim=2)
+            fine = fine.float()
+            heat = self.heat(fine).flatten(2).softmax(dim=2)
             position = heat @ self.grid
-            local = heat @ self.local(fine.float()).flatten(2).transpose(1, 2)
+            local = heat @ self.local(fine).flatten(2).transpose(1, 2)
             whole = whole.float()
             shared = whole.unsqueeze(1).expand(-1, KEYPOINT_COUNT, -1)
             # Each keypoint has its own row of the last layer.

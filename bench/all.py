@@ -89,6 +89,11 @@ TOPICS: tuple[tuple[str, str, str], ...] = (
         "targets: a decal 5 % off flagged in at least 99 %, a whole dock 5 % off in at least 95 %; synthetic",
     ),
     (
+        "approach",
+        "What is known of the dock on the way to it",
+        "whole approaches from 8 m at 0.3 m/s, through the tracker, each condition all the way; synthetic",
+    ),
+    (
         "photo",
         "A printed photo of the dock, over the approach",
         "true size, taken from the front at 1.2 to 3 m; the dock itself on the same approaches; synthetic",

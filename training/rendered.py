@@ -5,6 +5,8 @@ Rooms, light and look-alikes are random, the dock comes from ``config/dock``; wh
 the simulator's camera does it, with edges as MuJoCo leaves them. Needs the ``sim`` extra and GL.
 """
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -32,6 +34,10 @@ from training.textures import ROOT, TAG_IDS
 CAMERA_HEIGHT_M = (0.26, 0.30)
 DOCK_X_M = 2.0
 FRAMES_PER_ROOM = 10
+DRIVE_ROOMS = 1_000_000
+"""Number of the first room of a drive: none that single frames have."""
+
+SHAKE_RAD = 0.005
 FOLDER = ROOT / "config" / "dock"
 Array = NDArray[np.float64]
 
@@ -158,6 +164,17 @@ def choose_gl() -> None:
         choose_backend("osmesa")
 
 
+@dataclass(frozen=True)
+class _View:
+    """Where the camera stands: range and yaw of the dock's plane polar, heading against the dock's axis."""
+
+    strengths: degrade.Strengths
+    range_m: float
+    yaw_rad: float
+    heading_rad: float
+    height_m: float
+
+
 class Simulator:
     """Draws frames like ``scene.Painter``: a frame is a function of (seed, split, index, request) alone."""
 
@@ -191,23 +208,54 @@ class Simulator:
         self._number = number
 
     def sample(self, index: int, request: Request | None = None) -> Sample:
-        import mujoco
-
         request = request or Request()
         rng = np.random.default_rng([*self.key, 2, index])
         self._open(index // FRAMES_PER_ROOM)
-        condition = request.condition or "mixed"
-        strengths = degrade.draw_strengths(rng, condition)
-        camera = Camera(FOCAL_PX, strengths.distortion)
+        view = self._choose(rng, request)
+        return self._draw(view, request, rng, rng)
+
+    def drive(self, index: int, request: Request, ranges_m: Sequence[float]) -> Iterator[Sample]:
+        """What a robot sees that comes to the dock: a frame at each range; each drive has a room of its own.
+
+        It lines up as it comes: its bearings from the dock and of the dock shrink with the range. Light, dirt and what
+        covers the dock stay as they are; streak and noise are each frame's own, and the camera shakes a little.
+        """
+        self._open(DRIVE_ROOMS + index)
+        for number, range_m in enumerate(ranges_m):
+            rng = np.random.default_rng([*self.key, 3, index])
+            own = np.random.default_rng([*self.key, 4, index, number])
+            view = self._choose(rng, replace(request, range_m=ranges_m[0]))
+            share = range_m / ranges_m[0]
+            view = replace(
+                view,
+                range_m=range_m,
+                yaw_rad=view.yaw_rad * share,
+                heading_rad=view.heading_rad * share + float(own.normal(0, SHAKE_RAD)),
+            )
+            yield self._draw(view, request, rng, own)
+
+    def _choose(self, rng: np.random.Generator, request: Request) -> "_View":
+        strengths = degrade.draw_strengths(rng, request.condition or "mixed")
         range_m = request.range_m or float(np.exp(rng.uniform(np.log(RANGE_MIN_M), np.log(RANGE_MAX_M))))
         near = float(np.clip((range_m - 0.3) / 0.7, 0.25, 1.0))
-        yaw = np.radians(rng.uniform(-1, 1) * request.yaw_max_deg * near)
-        bearing = np.radians(rng.uniform(-1, 1) * request.bearing_max_deg * (1.0 if range_m > 0.6 else 0.4))
+        yaw_rad = np.radians(rng.uniform(-1, 1) * request.yaw_max_deg * near)
+        bearing_rad = np.radians(
+            rng.uniform(-1, 1) * request.bearing_max_deg * (1.0 if range_m > 0.6 else 0.4)
+        )
+        return _View(strengths, range_m, yaw_rad, yaw_rad + bearing_rad, rng.uniform(*CAMERA_HEIGHT_M))
+
+    def _draw(
+        self, view: "_View", request: Request, rng: np.random.Generator, sensor_rng: np.random.Generator
+    ) -> Sample:
+        """``rng`` decides on what is in the room, ``sensor_rng`` on what lens and sensor do."""
+        import mujoco
+
+        strengths = view.strengths
+        camera = Camera(FOCAL_PX, strengths.distortion)
         state = self._state
-        flat_m = np.array([range_m * np.cos(yaw), range_m * np.sin(yaw)])
-        state.mocap_pos[1] = (*(self.centre[:2] - flat_m), rng.uniform(*CAMERA_HEIGHT_M))
-        heading = yaw + bearing
-        state.mocap_quat[1] = (np.cos(heading / 2), 0, 0, np.sin(heading / 2))
+        flat_m = np.array([view.range_m * np.cos(view.yaw_rad), view.range_m * np.sin(view.yaw_rad)])
+        state.mocap_pos[1] = (*(self.centre[:2] - flat_m), view.height_m)
+        state.mocap_quat[1] = (np.cos(view.heading_rad / 2), 0, 0, np.sin(view.heading_rad / 2))
         state.mocap_pos[0] = self.centre - np.array([0, 0, 50.0 if request.negative else 0.0])
         mujoco.mj_forward(self._model, state)
         self._renderer.update_scene(state, "eye")
@@ -237,8 +285,8 @@ class Simulator:
             if strengths.side:
                 degrade.cover_side(canvas, covered, rng, box_px, strengths.side)
         degrade.add_light(canvas, rng, strengths)
-        image = degrade.sense(canvas, rng, strengths, camera.matrix(), row_px)
+        image = degrade.sense(canvas, sensor_rng, strengths, camera.matrix(), row_px)
         docks = ()
         if not request.negative:
             docks = (make_truth(self.dock, camera, rotation, position_m, covered, strengths, row_px),)
-        return Sample(image, camera, docks, condition)
+        return Sample(image, camera, docks, request.condition or "mixed")

@@ -140,7 +140,7 @@ def solve_pose(
     focal_px = math.sqrt(intrinsics.fx_px * intrinsics.fy_px)
     points_m, rays = dock.points_m()[used], rays[used]
     sigma = np.maximum(keypoints.sigma_px[used], _SIGMA_MIN_PX) / focal_px
-    noise = _noise(keypoints, used, sigma)
+    noise = keypoint_noise(keypoints, used, sigma)
     solid = float(np.ptp(points_m[:, 0])) > 0
     fits: list[_Fit] = []
     for rotation, position_m in _starts(points_m, rays, sigma):
@@ -173,7 +173,7 @@ def refine_pose(
         solution.position_m,
         dock.points_m()[used],
         rays[used],
-        _noise(keypoints, used, sigma),
+        keypoint_noise(keypoints, used, sigma),
         damping=1e-9,
     )
     covariance = _covariance(fit, int(used.sum())) if fit is not None else None
@@ -245,8 +245,8 @@ def _starts(points_m: Array, rays: Array, sigma: Array) -> list[tuple[Array, Arr
 
 
 @dataclass(frozen=True, slots=True)
-class _Noise:
-    """Of N keypoints.
+class KeypointNoise:
+    """How N keypoints err.
 
     Attributes:
         sigma: (N,) of each, in normalised image coordinates.
@@ -259,13 +259,20 @@ class _Noise:
     precision: Array
 
 
-def _noise(keypoints: DockKeypoints, used: NDArray[np.bool_], sigma: Array) -> _Noise:
+def keypoint_noise(keypoints: DockKeypoints, used: NDArray[np.bool_], sigma: Array) -> KeypointNoise:
+    """Of the keypoints that are used, with what their errors have in common.
+
+    Args:
+        keypoints: all twelve.
+        used: (12,) which.
+        sigma: (N,) of those, in normalised image coordinates.
+    """
     if keypoints.error_covariance is None:
-        return _Noise(sigma, np.ones(len(sigma)), np.eye(2 * len(sigma)))
+        return KeypointNoise(sigma, np.ones(len(sigma)), np.eye(2 * len(sigma)))
     both = np.repeat(used, 2)
     covariance = keypoints.error_covariance[np.ix_(both, both)]
     spread = np.sqrt(np.diag(covariance).reshape(-1, 2).mean(axis=1))
-    return _Noise(sigma, spread, np.asarray(np.linalg.inv(covariance), dtype=np.float64))
+    return KeypointNoise(sigma, spread, np.asarray(np.linalg.inv(covariance), dtype=np.float64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +292,7 @@ def _residuals(turned: Array, position_m: Array, rays: Array, sigma: Array) -> t
     return (seen[:, :2] / seen[:, 2:] - rays) / sigma[:, None], seen
 
 
-def _weights_and_cost(residuals: Array, noise: _Noise) -> tuple[Array, float]:
+def _weights_and_cost(residuals: Array, noise: KeypointNoise) -> tuple[Array, float]:
     """Roots of Huber's weights per coordinate, (2 N,), and the robust cost.
 
     A keypoint that lies outside counts less, as if its own errors were larger, whatever it has in common with others.
@@ -306,7 +313,7 @@ def _refine(
     position_m: Array,
     points_m: Array,
     rays: Array,
-    noise: _Noise,
+    noise: KeypointNoise,
     *,
     damping: float = 1e-3,
 ) -> _Fit | None:
@@ -349,7 +356,7 @@ def _refine(
 
 
 def _normal_equations(
-    turned: Array, seen: Array, residuals: Array, roots: Array, noise: _Noise
+    turned: Array, seen: Array, residuals: Array, roots: Array, noise: KeypointNoise
 ) -> tuple[Array, Array]:
     """(6, 6) and (6,): J' W J and J' W r."""
     rows = projection_slopes(turned, seen) * (1.0 / noise.sigma)[None, :, None]

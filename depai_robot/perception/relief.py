@@ -3,7 +3,8 @@
 A photo of the dock fits the dock's model in the frame that is seen from where it was taken, at that distance and
 nowhere else: the base of a real dock grows against its panel as the robot comes nearer, a printed one does not. So each
 frame gives the depth of the base as a share of what the dock's file says, fitted together with the pose; the share that
-a photo shows is the robot's distance over the photographer's. What many frames say together is judged.
+a photo shows is the robot's distance over the photographer's. What several frames say together is judged, within three
+metres: farther away the base stands out by few pixels, and the keypoint network leans the same way for seconds.
 """
 
 import math
@@ -16,19 +17,20 @@ from numpy.typing import NDArray
 from depai_robot.perception.dock import DockModel
 from depai_robot.perception.frame import CameraIntrinsics
 from depai_robot.perception.observation import DockKeypoints
-from depai_robot.perception.pose import projection_slopes
+from depai_robot.perception.pose import keypoint_noise, projection_slopes
 from depai_robot.values.geometry import Pose3
 
 MISFIT_MIN = 0.25
 """A base that is built so much too deep or too flat is refused like a picture."""
 
 COUNT_MIN = 4
+RANGE_MAX_M = 3.0
 _SIGMAS = 4.0
 _SIGMA_MAX = 0.25
 _COMMON_SIGMA = 0.05
-"""What neighbouring frames have in common: light, print, the network's own leaning."""
+"""Of print and build, whatever the keypoints say."""
 
-_COUNT_MAX = 12
+_COUNT_MAX = 5
 """Older frames fade: what a picture shows changes along the approach."""
 
 _FORGET_NS = 5_000_000_000
@@ -37,7 +39,7 @@ _OUT_MIN, _FLAT_MIN = 2, 4
 _SIGMA_MIN_PX = 0.1
 _STEPS = 4
 _SETTLED = 0.001
-"""Change of the share, a fiftieth of what neighbouring frames have in common."""
+"""Change of the share, a fiftieth of :data:`_COMMON_SIGMA`."""
 
 _DEPTH_MIN_M = 0.02
 
@@ -62,7 +64,7 @@ class ReliefFit:
     """What the newest images say together.
 
     Attributes:
-        count: of images, at most twelve.
+        count: of images, at most five.
         weight: sum of inverse variances, faded.
         share: weighted mean.
         stamp_ns: of the newest image.
@@ -85,8 +87,8 @@ class ReliefFit:
 
     @property
     def sigma(self) -> float:
-        """Standard deviation of the mean."""
-        return math.hypot(1.0 / math.sqrt(self.weight), _COMMON_SIGMA) if self.weight else math.inf
+        """Standard deviation of the mean, as of one image: frames that follow each other err alike."""
+        return math.hypot(math.sqrt(self.count / self.weight), _COMMON_SIGMA) if self.weight else math.inf
 
     def is_picture(self, stamp_ns: int) -> bool:
         """Whether what is seen at a time surely has not the dock's depth."""
@@ -98,10 +100,12 @@ class ReliefFit:
 def measure_relief(
     keypoints: DockKeypoints, intrinsics: CameraIntrinsics, dock: DockModel, dock_in_camera: Pose3
 ) -> Relief | None:
-    """Depth of the base, with the pose fitted anew beside it; None where too little of it can be seen.
+    """Depth of the base, with the pose fitted anew beside it; None where too little of it can be seen, or too far away.
 
     Gauss-Newton on seven unknowns: position, a small rotation from the left, and the factor on the keypoints' depth.
     """
+    if math.dist(dock_in_camera.position_m, (0.0, 0.0, 0.0)) > RANGE_MAX_M:
+        return None
     points_m = dock.points_m()
     used = (keypoints.visibility >= _VISIBLE_MIN) & np.isfinite(keypoints.points_px).all(axis=1)
     out = points_m[:, 0] != 0
@@ -113,6 +117,7 @@ def measure_relief(
     sigma = np.maximum(keypoints.sigma_px[used], _SIGMA_MIN_PX) / math.sqrt(
         intrinsics.fx_px * intrinsics.fy_px
     )
+    precision = keypoint_noise(keypoints, used, sigma).precision
     points_m = points_m[used]
     rotation, position_m = dock_in_camera.rotation(), np.array(dock_in_camera.position_m)
     share, information = 1.0, np.eye(7)
@@ -121,15 +126,16 @@ def measure_relief(
         at_m = turned + position_m
         if not (at_m[:, 2] > _DEPTH_MIN_M).all():
             return None
-        residual = ((at_m[:, :2] / at_m[:, 2:] - rays) / sigma[:, None]).T
+        residual = ((at_m[:, :2] / at_m[:, 2:] - rays) / sigma[:, None]).reshape(-1)
         slopes = projection_slopes(turned, at_m)
         # The seventh moves each point along the dock's depth, as a translation by as much would.
         deeper = slopes[:, :, :3] @ rotation[:, 0] * points_m[:, 0]
         rows = np.concatenate([slopes, deeper[:, :, None]], axis=2) / sigma[None, :, None]
-        flat = rows.reshape(-1, 7)
-        information = flat.T @ flat
+        flat = rows.transpose(1, 0, 2).reshape(-1, 7)
+        weighted = flat.T @ precision
+        information = weighted @ flat
         try:
-            step = -np.linalg.solve(information, flat.T @ residual.reshape(-1))
+            step = -np.linalg.solve(information, weighted @ residual)
         except np.linalg.LinAlgError:
             return None
         position_m = position_m + step[:3]

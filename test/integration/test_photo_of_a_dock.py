@@ -9,4 +9,5 @@ def test_a_photo_is_not_driven_up_to():
     assert found["photo"][near] == 0
     assert found["dock"][near] == 2
     share = "frames with a pose, mean %"
-    assert found["dock"][share] > 90 > 60 > found["photo"][share]
+    # Farther off a photo is believed near the photographer's distance, and beyond what can be told.
+    assert found["dock"][share] > 90 > 75 > found["photo"][share]

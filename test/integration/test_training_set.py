@@ -78,3 +78,37 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(SystemExit, match="not empty"):
         write(tmp_path)
+
+
+DRIVE = """
+import hashlib, numpy as np
+from training.rendered import Simulator
+from training.scene import Request
+simulator, request = Simulator(3, "test"), Request("combined", yaw_max_deg=40.0)
+digest = hashlib.sha256()
+for number, sample in enumerate(simulator.drive(int(INDEX), request, [4.0, 3.0, 3.0])):
+    digest.update(sample.image.tobytes())
+    dock = sample.docks[0]
+    print(round(float(np.linalg.norm(dock.position_m[[0, 2]])), 3), int(dock.visible.sum()))
+print(digest.hexdigest())
+"""
+
+
+def drive(index):
+    command = [sys.executable, "-c", f"INDEX = {index}\n{DRIVE}"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=TREE, capture_output=True, text=True, timeout=300, check=False
+    )
+    if done.returncode != 0 and "does not render here" in done.stderr:
+        pytest.skip("no GL here that MuJoCo can render with: apt-get install libegl1 libgl1")
+    assert done.returncode == 0, done.stderr
+    *frames, digest = done.stdout.split("\n")[:-1]
+    return [tuple(map(float, line.split())) for line in frames], digest
+
+
+def test_a_drive_comes_nearer_to_a_dock_that_stays_covered_as_it_is():
+    frames, digest = drive(5)
+    assert [range_m for range_m, _ in frames] == pytest.approx([4.0, 3.0, 3.0], abs=0.01)
+    assert len({visible for _, visible in frames}) == 1
+    assert drive(5) == (frames, digest)
+    assert drive(6)[1] != digest

@@ -1,5 +1,7 @@
 """A base that stands out of its panel, and the picture of one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from depai_robot.app.resource import resource_path
 from depai_robot.perception.dock import parse_dock
 from depai_robot.perception.frame import CameraIntrinsics
 from depai_robot.perception.observation import DockKeypoints
-from depai_robot.perception.relief import COUNT_MIN, Relief, ReliefFit, measure_relief
+from depai_robot.perception.relief import COUNT_MIN, RANGE_MAX_M, Relief, ReliefFit, measure_relief
 from depai_robot.values.geometry import Pose3
 
 LENS = CameraIntrinsics(640, 480, 465.0, 465.0, 319.5, 239.5, (0.05, -0.02, 0.0, 0.0, 0.0))
@@ -59,9 +61,10 @@ def test_a_photo_shows_the_distance_over_the_photographers(dock, range_m):
     assert relief.share == pytest.approx(range_m / 2.0, abs=0.05)
 
 
-def test_far_away_nothing_is_said(dock):
-    pose = before(9.0)
-    assert measure_relief(seen(dock.points_m(), pose, sigma_px=1.0), STRAIGHT, dock, pose) is None
+@pytest.mark.parametrize("sigma_px", [0.05, 1.0])
+def test_far_away_nothing_is_said(dock, sigma_px):
+    pose = before(RANGE_MAX_M + 0.1)
+    assert measure_relief(seen(dock.points_m(), pose, sigma_px=sigma_px), STRAIGHT, dock, pose) is None
 
 
 @pytest.mark.parametrize("hidden", [slice(4, 8), slice(0, 8), slice(0, 12)])
@@ -98,6 +101,35 @@ def test_a_dock_is_none_and_old_images_fade():
     for number in range(20, 60):
         fit = fit.add(Relief(0.5, 0.05), number)
     assert fit.is_picture(60)
+
+
+def test_images_that_follow_each_other_err_alike():
+    fit = ReliefFit()
+    for number in range(50):
+        fit = fit.add(Relief(0.7, 0.1), number)
+    assert fit.sigma > 0.1
+    assert not fit.is_picture(50)
+
+
+def test_what_a_picture_shows_now_soon_counts_more_than_what_it_showed():
+    fit = ReliefFit()
+    for number in range(50):
+        fit = fit.add(Relief(1.0, 0.05), number)
+    for number in range(50, 60):
+        fit = fit.add(Relief(0.6, 0.05), number)
+    assert fit.is_picture(60)
+
+
+def test_what_the_keypoints_errors_have_in_common_widens_the_sigma(dock):
+    pose = before(1.5, 30)
+    alone = seen(dock.points_m(), pose)
+    common = np.eye(24)
+    # Beside its own error each corner of the base has one that all of them have.
+    common[8:16, 8:16] = np.kron(np.eye(4) + 15, np.eye(2))
+    together = replace(alone, error_covariance=common)
+    widened, plain = (measure_relief(k, STRAIGHT, dock, pose) for k in (together, alone))
+    assert widened.share == pytest.approx(1.0, abs=1e-3)
+    assert widened.sigma > 1.2 * plain.sigma
 
 
 def test_uncertain_images_accuse_nobody():

@@ -31,6 +31,7 @@ from depai_robot.perception.gate import YAW_TOLERANCE_RAD, position_tolerance_m
 from depai_robot.perception.observation import DockObservation
 from training.degrade import CONDITIONS
 from training.evaluate import intrinsics_of
+from training.heap import keep_freed_memory
 from training.make_set import BEARING_MAX_DEG, YAW_MAX_DEG
 from training.scene import DockTruth, Request
 
@@ -93,6 +94,7 @@ def kept_simulator() -> Any:
 
 def drive(index: int, condition: str, models: str) -> Approach:
     """The observer as the node runs it, over one approach."""
+    keep_freed_memory()
     cv2.setNumThreads(1)
     cv2.setRNGSeed(OPENCV_SEED)
     observe = make_observer(Path(models), resource_path("config", "dock.yaml"))

@@ -53,7 +53,7 @@ def draw_pattern(rng: np.random.Generator, size_px: int) -> Grey:
     return np.clip(low + (high - low) * mask + grain * rng.uniform(0, 0.1), 0, 1).astype(np.float32)
 
 
-def _wrapped(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def wrapped(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """To 0..511 of a pattern; numpy's own remainder takes three times as long."""
     return values - _PATTERN_SPAN * np.floor(values * (1 / _PATTERN_SPAN))
 
@@ -88,7 +88,7 @@ class Backdrop:
             self.patterns[number] = draw_pattern(np.random.default_rng([*self.key, 1, number]), _PATTERN_PX)
         pattern = self.patterns[number]
         scale = _PATTERN_PX / np.exp(rng.uniform(np.log(0.5), np.log(4)))
-        u, v = (_wrapped(plane * scale).astype(np.float32) for plane in (a, b))
+        u, v = (wrapped(plane * scale).astype(np.float32) for plane in (a, b))
         value = cv2.remap(pattern, u, v, cv2.INTER_LINEAR)
         contrast = rng.uniform(0.1, 1)
         return (value - 0.5) * contrast + rng.uniform(0.25, 0.75)

@@ -25,6 +25,8 @@ MISFIT_MIN = 0.25
 
 COUNT_MIN = 4
 RANGE_MAX_M = 3.0
+"""Chosen on whole approaches: docs/decisions/0013."""
+
 _SIGMAS = 4.0
 _SIGMA_MAX = 0.25
 _COMMON_SIGMA = 0.05

@@ -11,6 +11,7 @@ import argparse
 import itertools
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from depai_robot.adapters.onnx_detector import OnnxDetector
 from depai_robot.app.resource import resource_path
 from depai_robot.perception.dock import DockModel
 from depai_robot.perception.gate import YAW_TOLERANCE_RAD, position_tolerance_m
+from depai_robot.perception.looks import surest_look
 from depai_robot.perception.pose import PoseSolution, refine_pose, solve_pose
 from depai_robot.perception.subpixel import find_decal_corners, sharpen
 from training.evaluate import errors, frame_of
@@ -56,9 +58,11 @@ def look(detector: OnnxDetector, painter: Painter, dock: DockModel, frames: int)
         sample = painter.sample(index, Request(negative=index % 6 == 5))
         frame = frame_of(sample)
         keypoints = detector.detect(frame)
-        solution = solve_pose(keypoints, frame.intrinsics, dock) if keypoints is not None else None
-        if solution is not None:
-            seen.append(Seen(gate.probability(solution.evidence), is_usable(solution, sample)))
+        if keypoints is None:
+            continue
+        looked = surest_look(keypoints, partial(detector.detect_in, frame), frame.intrinsics, dock, gate=gate)
+        if looked.solution is not None:
+            seen.append(Seen(looked.confidence, is_usable(looked.solution, sample)))
     return seen
 
 

@@ -42,6 +42,7 @@ from depai_robot.perception.network import (
     decode_keypoints,
     is_close,
     next_region,
+    visible_count,
 )
 from depai_robot.perception.observation import DockKeypoints
 from depai_robot.perception.region import (
@@ -64,6 +65,9 @@ CANDIDATE_COUNT_MAX = 4
 PRESENCE_MIN = 0.5
 STEP_BACK = 1.7
 """A finder that takes a covered or blurred dock for a smaller thing is corrected by a look at more around it."""
+
+VISIBLE_ENOUGH = 8
+"""Of twelve keypoints; with fewer, what is seen may be a piece of a dock that reaches out of the crop."""
 
 _MANIFEST_BYTES_MAX = 2**20
 _INPUT = "image"
@@ -219,9 +223,12 @@ class OnnxDetector:
 
     def _look(self, grey: GreyImage, region: Region, *, twice: bool) -> DockKeypoints | None:
         keypoints = self._keypoints_in(grey, region)
-        if keypoints.score < PRESENCE_MIN and twice:
-            region = region.scaled(STEP_BACK)
-            keypoints = self._keypoints_in(grey, region)
+        if twice and (keypoints.score < PRESENCE_MIN or visible_count(keypoints) < VISIBLE_ENOUGH):
+            # The finder may have taken the dock for a smaller thing, or a part of it for the whole.
+            wider = self._keypoints_in(grey, region.scaled(STEP_BACK))
+            more = keypoints.score < PRESENCE_MIN or visible_count(wider) > visible_count(keypoints)
+            if wider.score >= PRESENCE_MIN and more:
+                keypoints, region = wider, region.scaled(STEP_BACK)
         if keypoints.score < PRESENCE_MIN:
             return None
         closer = next_region(keypoints) if twice else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from depai_robot.adapters.onnx_detector import OnnxDetector, RuntimeSettings
@@ -10,9 +11,10 @@ from depai_robot.perception.dock import DockModel, parse_dock
 from depai_robot.perception.fit import DecalFit, measure_decal
 from depai_robot.perception.frame import Frame
 from depai_robot.perception.gate import Gate
+from depai_robot.perception.looks import surest_look
 from depai_robot.perception.manifest import require_dock
 from depai_robot.perception.observation import DockKeypoints, DockObservation
-from depai_robot.perception.pose import UP_IN_LEVEL_CAMERA, estimate_pose
+from depai_robot.perception.pose import UP_IN_LEVEL_CAMERA, observe
 from depai_robot.perception.relief import ReliefFit, measure_relief
 from depai_robot.perception.subpixel import DecalCorners, find_decal_corners
 from depai_robot.perception.tag import read_tag
@@ -103,16 +105,7 @@ class DockObserver:
         keypoints = self._detect(frame)
         observation = None
         if keypoints is not None:
-            observation = estimate_pose(
-                keypoints,
-                frame.intrinsics,
-                self._dock,
-                stamp_ns=frame.stamp_ns,
-                gate=self._gate,
-                model_sha256=self._detector.model_sha256,
-                up_in_camera=self._up,
-                corners=self._measure(keypoints, frame),
-            )
+            keypoints, observation = self._estimate(keypoints, frame)
         if observation is not None:
             observation = self._if_solid(observation, keypoints, frame)
         was_tracked = self._track.accepted is not None
@@ -120,6 +113,34 @@ class DockObserver:
         if was_tracked and self._track.accepted is None:
             self.fit = DecalFit()  # what comes next may be another dock
         return keypoints, published
+
+    def _estimate(
+        self, keypoints: DockKeypoints, frame: Frame
+    ) -> tuple[DockKeypoints | None, DockObservation | None]:
+        """Keypoints of the surest look, and its pose if the gate lets it pass; nothing of a dock that is not wanted."""
+        seen = surest_look(
+            keypoints,
+            partial(self._detector.detect_in, frame),
+            frame.intrinsics,
+            self._dock,
+            gate=self._gate,
+            up_in_camera=self._up,
+        )
+        if seen.keypoints is not keypoints and not self._wanted(frame, seen.keypoints):
+            return None, None
+        corners = self._measure(seen.keypoints, frame)
+        if seen.solution is None or seen.confidence < self._gate.threshold:
+            return seen.keypoints, None
+        return seen.keypoints, observe(
+            seen.solution,
+            seen.confidence,
+            seen.keypoints,
+            frame.intrinsics,
+            self._dock,
+            stamp_ns=frame.stamp_ns,
+            model_sha256=self._detector.model_sha256,
+            corners=corners,
+        )
 
     def _measure(self, keypoints: DockKeypoints, frame: Frame) -> DecalCorners | None:
         """The decal by its edges, where it is near; what it says of the dock's dimensions is kept."""

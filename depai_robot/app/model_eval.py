@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -19,7 +20,8 @@ from depai_robot.adapters.onnx_detector import OnnxDetector
 from depai_robot.app.model_data import LabelledFrame
 from depai_robot.perception.dock import DockModel
 from depai_robot.perception.gate import YAW_TOLERANCE_RAD, position_tolerance_m
-from depai_robot.perception.pose import estimate_pose
+from depai_robot.perception.looks import surest_look
+from depai_robot.perception.pose import observe
 from depai_robot.perception.subpixel import find_decal_corners
 from depai_robot.values.geometry import Pose3
 
@@ -148,15 +150,19 @@ def judge_frame(detector: OnnxDetector, dock: DockModel, item: LabelledFrame) ->
     keypoints = detector.detect(frame)
     seen = None
     if keypoints is not None:
-        seen = estimate_pose(
-            keypoints,
-            frame.intrinsics,
-            dock,
-            stamp_ns=frame.stamp_ns,
-            gate=detector.manifest.make_gate(),
-            model_sha256=detector.model_sha256,
-            corners=find_decal_corners(frame.grey, keypoints, frame.intrinsics),
-        )
+        gate = detector.manifest.make_gate()
+        look = surest_look(keypoints, partial(detector.detect_in, frame), frame.intrinsics, dock, gate=gate)
+        if look.solution is not None and look.confidence >= gate.threshold:
+            seen = observe(
+                look.solution,
+                look.confidence,
+                look.keypoints,
+                frame.intrinsics,
+                dock,
+                stamp_ns=frame.stamp_ns,
+                model_sha256=detector.model_sha256,
+                corners=find_decal_corners(frame.grey, look.keypoints, frame.intrinsics),
+            )
     cpu_ms = (time.process_time() - begin) * 1000
     range_m = float(np.linalg.norm(truth.position_m)) if truth is not None else None
     if seen is None:

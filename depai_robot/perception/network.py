@@ -114,6 +114,11 @@ def decode_keypoints(
     )
 
 
+def visible_count(keypoints: DockKeypoints) -> int:
+    """How many of the twelve are more likely seen than not."""
+    return int((keypoints.visibility >= _VISIBLE_MIN).sum())
+
+
 def next_region(keypoints: DockKeypoints) -> Region | None:
     """Where to look again, closer; None when too few keypoints are visible to say."""
     visible = keypoints.visibility >= _VISIBLE_MIN

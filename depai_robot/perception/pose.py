@@ -104,6 +104,30 @@ def estimate_pose(
     confidence = gate.probability(solution.evidence)
     if confidence < gate.threshold:
         return None
+    return observe(
+        solution,
+        confidence,
+        keypoints,
+        intrinsics,
+        dock,
+        stamp_ns=stamp_ns,
+        model_sha256=model_sha256,
+        corners=corners,
+    )
+
+
+def observe(
+    solution: PoseSolution,
+    confidence: float,
+    keypoints: DockKeypoints,
+    intrinsics: CameraIntrinsics,
+    dock: DockModel,
+    *,
+    stamp_ns: int,
+    model_sha256: str,
+    corners: DecalCorners | None = None,
+) -> DockObservation:
+    """A pose that the gate let pass, sharpened where the decal's edges were followed, as it is published."""
     if corners is not None:
         solution = refine_pose(solution, sharpen(keypoints, corners), intrinsics, dock)
     x, y, z = (float(v) for v in solution.position_m)

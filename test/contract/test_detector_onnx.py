@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from depai_robot.perception.manifest import FINDER_NAME, parse_manifest
 from depai_robot.perception.network import next_region
 from depai_robot.perception.pose import estimate_pose
 from depai_robot.perception.region import Region
+from depai_robot.perception.tag import read_tag
 from depai_robot.ports import Detector
 from depai_robot.values.error import ConfigError, DeviceFailedError
 
@@ -136,6 +138,37 @@ def test_the_observer_passes_over_a_dock_with_another_tag(detector):
     assert observer(read_frame("middle"))[0] is not None
     observer.tag_id = seen + 1
     assert observer(read_frame("middle", stamp_ns=2))[0] is None
+
+
+def blurred_first_look(detector, monkeypatch):
+    """The detector, with a first look that is unsure and too far off to read the tag by."""
+    detect_all = detector.detect_all
+
+    def unsure(frame, **limits):
+        return tuple(
+            replace(seen, points_px=seen.points_px + 9.0, sigma_px=np.full(12, 25.0), score=0.51)
+            for seen in detect_all(frame, **limits)
+        )
+
+    monkeypatch.setattr(detector, "detect_all", unsure)
+    return detector
+
+
+def test_a_second_opinion_is_published_and_its_tag_is_read(detector, monkeypatch):
+    right = detector.detect(read_frame("middle"))
+    tag_id = read_tag(read_frame("middle").grey, right)
+    assert tag_id is not None
+    detector = blurred_first_look(detector, monkeypatch)
+    assert read_tag(read_frame("middle").grey, detector.detect(read_frame("middle"))) is None
+    for wanted in (None, tag_id):
+        observer = DockObserver(detector, DOCK, gate=detector.manifest.make_gate())
+        observer.tag_id = wanted
+        outcomes = [observer(read_frame("middle", stamp_ns=n * 100_000_000)) for n in (1, 2)]
+        assert np.median(np.abs(outcomes[0][0].points_px - right.points_px)) < 1.0
+        assert outcomes[1][1] is not None
+        assert observer.seen_tag_id == tag_id
+    observer.tag_id = tag_id + 1
+    assert observer(read_frame("middle", stamp_ns=300_000_000)) == (None, None)
 
 
 # --- refusals ---------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from depai_robot.ports import TransactionStatus
 from depai_robot.sim.rpc_proxy import RpcProxy
 from depai_robot.values.error import FinalChainError, JournalError, RetryableChainError
 from depai_robot.values.identity import address_to_hex
-from test.chain_world import AnvilWorld, Party, send
+from test.chain_world import AnvilWorld, Party, send, settled
 
 ESCROW = 10_000
 CONFIRMED, PENDING, UNKNOWN = (
@@ -257,7 +257,7 @@ def test_a_swallowed_one_reaches_the_other_endpoint(world, party, tmp_path):
         assert alone.outcome(transaction.tx_hash, 1).status is UNKNOWN
         proxy.heal()
         alone.tend()
-        assert alone.outcome(transaction.tx_hash, 1).status is CONFIRMED
+        assert settled(alone, transaction.tx_hash).status is CONFIRMED
     finally:
         proxy.stop()
 
@@ -266,8 +266,8 @@ def test_a_swallowed_one_reaches_the_other_endpoint(world, party, tmp_path):
 def test_confirmed_gone_and_mined_again(world, party, tmp_path, depth):
     """A reorganisation undoes a deposit and a claim: both are unknown again, come back, and count once."""
     chain = open_chain(world, party, tmp_path)
-    deposit = chain.prepare(party.deposit(ESCROW))
-    chain.broadcast(deposit)
+    # Mined, not only taken: before that a claim is more than there is.
+    send(chain, party.deposit(ESCROW))
     claim = chain.prepare(party.claim(3000))
     world.pause()
     world.mine(5)

@@ -70,7 +70,9 @@ class Room:
         camera = parse_robot(resource_path("config", "robot.yaml").read_text()).camera
         self.ros = ros
         self.server = DockingServer(ros, PARAMETERS, (camera.x_m, camera.z_m))
-        ros.until(lambda: self.server.odometry and self.server.detected is not None and self.server.now_ns, 40)
+        ros.until(
+            lambda: self.server.odometry and self.server.detected is not None and self.server.now_ns, 40
+        )
         self.station = LinkStationHardware(link, "far", 1)
 
     def give_power_on_contact(self) -> None:

@@ -23,17 +23,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from bench.perception import labelled
 from depai_robot.app.dock_observer import make_observer
-from depai_robot.app.model_eval import OPENCV_SEED
+from depai_robot.app.model_eval import OPENCV_SEED, compare
 from depai_robot.app.resource import resource_path
-from depai_robot.perception.frame import Frame
-from depai_robot.perception.gate import YAW_TOLERANCE_RAD, position_tolerance_m
-from depai_robot.perception.observation import DockObservation
 from training.degrade import CONDITIONS
-from training.evaluate import intrinsics_of
 from training.heap import keep_freed_memory
 from training.make_set import BEARING_MAX_DEG, YAW_MAX_DEG
-from training.scene import DockTruth, Request
+from training.scene import Request
 
 SEED, SPLIT = 2027, "approach"
 START_M, END_M = 8.0, 0.4
@@ -75,15 +72,6 @@ def ranges() -> list[float]:
     return [START_M - step_m * i for i in range(round((START_M - END_M) / step_m) + 1)]
 
 
-def is_usable(observation: DockObservation, truth: DockTruth) -> bool:
-    pose = observation.dock_in_camera
-    error_m = math.dist(pose.position_m, truth.position_m)
-    turn = truth.rotation.T @ pose.rotation()
-    yaw_rad = math.atan2(turn[1, 0], turn[0, 0])
-    range_m = float(np.linalg.norm(truth.position_m))
-    return error_m < position_tolerance_m(range_m) and abs(yaw_rad) < YAW_TOLERANCE_RAD
-
-
 @cache
 def kept_simulator() -> Any:
     """One a process."""
@@ -101,10 +89,14 @@ def drive(index: int, condition: str, models: str) -> Approach:
     request = Request(condition, yaw_max_deg=YAW_MAX_DEG, bearing_max_deg=BEARING_MAX_DEG)
     outcomes: list[bool | None] = []
     for number, sample in enumerate(kept_simulator().drive(index, request, ranges())):
-        image = np.repeat(sample.image[:, :, None], 3, axis=2)
-        frame = Frame(image, round((number + 1) * 1e9 / RATE_HZ), intrinsics_of(sample.camera))
-        _, published = observe(frame)
-        outcomes.append(None if published is None else is_usable(published, sample.docks[0]))
+        item = labelled(sample, round((number + 1) * 1e9 / RATE_HZ))
+        _, published = observe(item.frame)
+        if published is None or item.dock_in_camera is None:
+            outcomes.append(None)
+            continue
+        pose = published.dock_in_camera
+        judged = compare(condition, item.dock_in_camera, pose.rotation(), np.array(pose.position_m))
+        outcomes.append(judged.usable)
     return Approach(condition, tuple(ranges()), tuple(outcomes))
 
 

@@ -98,14 +98,14 @@ def requests(cell: Cell) -> Iterator[tuple[int, Request]]:
             yield index, Request(cell.condition, low + share * (high - low), YAW_MAX_DEG, BEARING_MAX_DEG)
 
 
-def labelled(sample: Sample, index: int) -> LabelledFrame:
+def labelled(sample: Sample, stamp_ns: int) -> LabelledFrame:
     truth = None
     if sample.docks:
         dock = sample.docks[0]
         x, y, z = map(float, dock.position_m)
         truth = Pose3.from_matrix(dock.rotation, (x, y, z))
     image = np.repeat(sample.image[:, :, None], 3, axis=2)
-    return LabelledFrame(Frame(image, index, intrinsics_of(sample.camera)), sample.condition, truth)
+    return LabelledFrame(Frame(image, stamp_ns, intrinsics_of(sample.camera)), sample.condition, truth)
 
 
 @cache

@@ -11,10 +11,10 @@ from depai_robot.perception.dock import DockModel, parse_dock
 from depai_robot.perception.fit import DecalFit, measure_decal
 from depai_robot.perception.frame import Frame
 from depai_robot.perception.gate import Gate
-from depai_robot.perception.looks import surest_look
+from depai_robot.perception.looks import publish, surest_look
 from depai_robot.perception.manifest import require_dock
 from depai_robot.perception.observation import DockKeypoints, DockObservation
-from depai_robot.perception.pose import UP_IN_LEVEL_CAMERA, observe
+from depai_robot.perception.pose import UP_IN_LEVEL_CAMERA
 from depai_robot.perception.relief import ReliefFit, measure_relief
 from depai_robot.perception.subpixel import DecalCorners, find_decal_corners
 from depai_robot.perception.tag import read_tag
@@ -129,14 +129,11 @@ class DockObserver:
         if seen.keypoints is not keypoints and not self._wanted(frame, seen.keypoints):
             return None, None
         corners = self._measure(seen.keypoints, frame)
-        if seen.solution is None or seen.confidence < self._gate.threshold:
-            return seen.keypoints, None
-        return seen.keypoints, observe(
-            seen.solution,
-            seen.confidence,
-            seen.keypoints,
+        return seen.keypoints, publish(
+            seen,
             frame.intrinsics,
             self._dock,
+            gate=self._gate,
             stamp_ns=frame.stamp_ns,
             model_sha256=self._detector.model_sha256,
             corners=corners,

@@ -20,8 +20,7 @@ from depai_robot.adapters.onnx_detector import OnnxDetector
 from depai_robot.app.model_data import LabelledFrame
 from depai_robot.perception.dock import DockModel
 from depai_robot.perception.gate import YAW_TOLERANCE_RAD, position_tolerance_m
-from depai_robot.perception.looks import surest_look
-from depai_robot.perception.pose import observe
+from depai_robot.perception.looks import publish, surest_look
 from depai_robot.perception.subpixel import find_decal_corners
 from depai_robot.values.geometry import Pose3
 
@@ -152,17 +151,15 @@ def judge_frame(detector: OnnxDetector, dock: DockModel, item: LabelledFrame) ->
     if keypoints is not None:
         gate = detector.manifest.make_gate()
         look = surest_look(keypoints, partial(detector.detect_in, frame), frame.intrinsics, dock, gate=gate)
-        if look.solution is not None and look.confidence >= gate.threshold:
-            seen = observe(
-                look.solution,
-                look.confidence,
-                look.keypoints,
-                frame.intrinsics,
-                dock,
-                stamp_ns=frame.stamp_ns,
-                model_sha256=detector.model_sha256,
-                corners=find_decal_corners(frame.grey, look.keypoints, frame.intrinsics),
-            )
+        seen = publish(
+            look,
+            frame.intrinsics,
+            dock,
+            gate=gate,
+            stamp_ns=frame.stamp_ns,
+            model_sha256=detector.model_sha256,
+            corners=find_decal_corners(frame.grey, look.keypoints, frame.intrinsics),
+        )
     cpu_ms = (time.process_time() - begin) * 1000
     range_m = float(np.linalg.norm(truth.position_m)) if truth is not None else None
     if seen is None:

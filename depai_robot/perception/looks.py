@@ -12,10 +12,11 @@ from depai_robot.perception.dock import DockModel
 from depai_robot.perception.frame import CameraIntrinsics
 from depai_robot.perception.gate import YAW_TOLERANCE_RAD, Gate, position_tolerance_m
 from depai_robot.perception.network import next_region
-from depai_robot.perception.observation import DockKeypoints
-from depai_robot.perception.pose import UP_IN_LEVEL_CAMERA, PoseSolution, solve_pose
+from depai_robot.perception.observation import DockKeypoints, DockObservation
+from depai_robot.perception.pose import UP_IN_LEVEL_CAMERA, PoseSolution, refine_pose, solve_pose
 from depai_robot.perception.region import Region
-from depai_robot.values.geometry import Vector3
+from depai_robot.perception.subpixel import DecalCorners, sharpen
+from depai_robot.values.geometry import Pose3, Vector3
 
 MORE_LOOKS = ((1.1, -0.06, 0.04), (1.25, 0.0, 0.0))
 """Each: side in sides of the region where the first look has the dock; shift to the right and down in its own sides.
@@ -78,6 +79,43 @@ def surest_look(
     best = max(looks, key=lambda seen: seen.confidence)
     others = [seen for seen in looks if seen is not best]
     return best if any(_agree(best.solution, seen.solution) for seen in others) else first
+
+
+def publish(
+    seen: SurestLook,
+    intrinsics: CameraIntrinsics,
+    dock: DockModel,
+    *,
+    gate: Gate,
+    stamp_ns: int,
+    model_sha256: str,
+    corners: DecalCorners | None = None,
+) -> DockObservation | None:
+    """What is published of a dock, or None when its pose is not good enough.
+
+    Args:
+        seen: of this image.
+        intrinsics: of the lens that made the image.
+        dock: geometry.
+        gate: decides.
+        stamp_ns: of the image; passed on.
+        model_sha256: of the models that made the keypoints; passed on.
+        corners: of the decal by its edges, near the dock: they sharpen the pose. The gate judges the pose of the
+            keypoints alone, as it was fitted.
+    """
+    solution = seen.solution
+    if solution is None or seen.confidence < gate.threshold:
+        return None
+    if corners is not None:
+        solution = refine_pose(solution, sharpen(seen.keypoints, corners), intrinsics, dock)
+    x, y, z = (float(v) for v in solution.position_m)
+    return DockObservation(
+        stamp_ns=stamp_ns,
+        dock_in_camera=Pose3.from_matrix(solution.rotation, (x, y, z)),
+        covariance=solution.covariance,
+        confidence=seen.confidence,
+        model_sha256=model_sha256,
+    )
 
 
 def _agree(one: PoseSolution | None, other: PoseSolution | None) -> bool:

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from depai_robot.perception.dock import DockModel
 from depai_robot.perception.frame import CameraIntrinsics
-from depai_robot.perception.gate import YAW_TOLERANCE_RAD, Evidence, Gate, position_tolerance_m
-from depai_robot.perception.observation import KEYPOINT_COUNT, DockKeypoints, DockObservation
-from depai_robot.perception.subpixel import DecalCorners, sharpen
+from depai_robot.perception.gate import YAW_TOLERANCE_RAD, Evidence, position_tolerance_m
+from depai_robot.perception.observation import KEYPOINT_COUNT, DockKeypoints
 from depai_robot.values.error import BugError
-from depai_robot.values.geometry import Pose3, Vector3
+from depai_robot.values.geometry import Vector3
 
 Array = NDArray[np.float64]
 
@@ -72,72 +71,6 @@ class PoseSolution:
     covariance: Array
     evidence: Evidence
     cost: float
-
-
-def estimate_pose(
-    keypoints: DockKeypoints,
-    intrinsics: CameraIntrinsics,
-    dock: DockModel,
-    *,
-    stamp_ns: int,
-    gate: Gate,
-    model_sha256: str,
-    up_in_camera: Vector3 = UP_IN_LEVEL_CAMERA,
-    corners: DecalCorners | None = None,
-) -> DockObservation | None:
-    """The dock's pose from one image's keypoints, or None when it is not good enough to publish.
-
-    Args:
-        keypoints: of this image.
-        intrinsics: of the lens that made the image.
-        dock: geometry.
-        stamp_ns: of the image; passed on.
-        gate: decides.
-        model_sha256: of the models that made the keypoints; passed on.
-        up_in_camera: unit vector upwards in the optical frame, from the camera's mounting.
-        corners: of the decal by its edges, near the dock: they sharpen the pose. The gate judges the pose of the
-            keypoints alone, as it was fitted.
-    """
-    solution = solve_pose(keypoints, intrinsics, dock, up_in_camera=up_in_camera)
-    if solution is None:
-        return None
-    confidence = gate.probability(solution.evidence)
-    if confidence < gate.threshold:
-        return None
-    return observe(
-        solution,
-        confidence,
-        keypoints,
-        intrinsics,
-        dock,
-        stamp_ns=stamp_ns,
-        model_sha256=model_sha256,
-        corners=corners,
-    )
-
-
-def observe(
-    solution: PoseSolution,
-    confidence: float,
-    keypoints: DockKeypoints,
-    intrinsics: CameraIntrinsics,
-    dock: DockModel,
-    *,
-    stamp_ns: int,
-    model_sha256: str,
-    corners: DecalCorners | None = None,
-) -> DockObservation:
-    """A pose that the gate let pass, sharpened where the decal's edges were followed, as it is published."""
-    if corners is not None:
-        solution = refine_pose(solution, sharpen(keypoints, corners), intrinsics, dock)
-    x, y, z = (float(v) for v in solution.position_m)
-    return DockObservation(
-        stamp_ns=stamp_ns,
-        dock_in_camera=Pose3.from_matrix(solution.rotation, (x, y, z)),
-        covariance=solution.covariance,
-        confidence=confidence,
-        model_sha256=model_sha256,
-    )
 
 
 def solve_pose(

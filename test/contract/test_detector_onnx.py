@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,9 +17,9 @@ from depai_robot.app.dock_observer import DockObserver, make_observer
 from depai_robot.app.resource import resource_path
 from depai_robot.perception.dock import parse_dock
 from depai_robot.perception.frame import CameraIntrinsics, Frame
+from depai_robot.perception.looks import publish, surest_look
 from depai_robot.perception.manifest import FINDER_NAME, parse_manifest
 from depai_robot.perception.network import next_region
-from depai_robot.perception.pose import estimate_pose
 from depai_robot.perception.region import Region
 from depai_robot.perception.tag import read_tag
 from depai_robot.ports import Detector
@@ -50,8 +51,8 @@ def detector(folder) -> Detector:
 
 def estimate(detector, frame, keypoints):
     gate = detector.manifest.make_gate()
-    return estimate_pose(
-        keypoints,
+    return publish(
+        surest_look(keypoints, partial(detector.detect_in, frame), frame.intrinsics, DOCK, gate=gate),
         frame.intrinsics,
         DOCK,
         stamp_ns=frame.stamp_ns,

@@ -20,19 +20,24 @@ TREE = {**os.environ, "PYTHONPATH": str(ROOT)}
 ARGUMENTS = ["--conditions", "clean", "distorted", "--bands", "0.8-1.2", "--per-cell", "2", "--rooms", "2"]
 
 
-def write(folder, renderer="homography", *extra):
-    arguments = ["--seed", "3", *ARGUMENTS, "--out", str(folder), "--renderer", renderer, *extra]
-    if renderer == "homography":
-        make_set.main(arguments)
-        return DataSet(folder)
-    # A process is bound to one GL library, and this one may be bound to none.
-    command = [sys.executable, "-m", "training.make_set", *arguments]
+def run_simulator(command):
+    """What a process of its own prints: a process is bound to one GL library, and this one may be bound to none."""
     done = subprocess.run(
         command, cwd=ROOT, env=TREE, capture_output=True, text=True, timeout=300, check=False
     )
     if done.returncode != 0 and "does not render here" in done.stderr:
         pytest.skip("no GL here that MuJoCo can render with: apt-get install libegl1 libgl1")
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def write(folder, renderer="homography", *extra):
+    arguments = ["--seed", "3", *ARGUMENTS, "--out", str(folder), "--renderer", renderer, *extra]
+    if renderer == "homography":
+        make_set.main(arguments)
+        return DataSet(folder)
+    command = [sys.executable, "-m", "training.make_set", *arguments]
+    run_simulator(command)
     return DataSet(folder)
 
 
@@ -96,13 +101,7 @@ print(digest.hexdigest())
 
 def drive(index):
     command = [sys.executable, "-c", f"INDEX = {index}\n{DRIVE}"]
-    done = subprocess.run(
-        command, cwd=ROOT, env=TREE, capture_output=True, text=True, timeout=300, check=False
-    )
-    if done.returncode != 0 and "does not render here" in done.stderr:
-        pytest.skip("no GL here that MuJoCo can render with: apt-get install libegl1 libgl1")
-    assert done.returncode == 0, done.stderr
-    *frames, digest = done.stdout.split("\n")[:-1]
+    *frames, digest = run_simulator(command).split("\n")[:-1]
     return [tuple(map(float, line.split())) for line in frames], digest
 
 

@@ -8,8 +8,9 @@ import pytest
 from depai_robot.perception.dock import Base, Decal, DockModel, Pads, Panel
 from depai_robot.perception.frame import CameraIntrinsics
 from depai_robot.perception.gate import FEATURES, Evidence, Gate, position_tolerance_m
+from depai_robot.perception.looks import publish, surest_look
 from depai_robot.perception.observation import DockKeypoints
-from depai_robot.perception.pose import estimate_pose, solve_pose
+from depai_robot.perception.pose import solve_pose
 from depai_robot.values.error import BugError, ConfigError
 
 OPEN_GATE = Gate((20.0, *[0.0] * (len(FEATURES) - 1)), 0.5)
@@ -191,8 +192,8 @@ def test_wrong_shapes_are_a_bug():
 
 
 def estimate(keypoints, gate, **changes):
-    arguments = {"stamp_ns": 7, "gate": gate, "model_sha256": "ab", **changes}
-    return estimate_pose(keypoints, PLAIN, DOCK, **arguments)
+    seen = surest_look(keypoints, lambda _: None, PLAIN, DOCK, gate=gate, **changes)
+    return publish(seen, PLAIN, DOCK, gate=gate, stamp_ns=7, model_sha256="ab")
 
 
 def test_an_observation_carries_stamp_model_and_covariance():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from depai_robot.perception.gate import FEATURES, Gate
-from depai_robot.perception.pose import estimate_pose, refine_pose, solve_pose
+from depai_robot.perception.looks import publish, surest_look
+from depai_robot.perception.pose import refine_pose, solve_pose
 from depai_robot.perception.subpixel import DECAL, find_decal_corners, sharpen
 from test.decal_picture import DOCK, LENS, PLAIN, draw, keypoints_at, project, upright
 
@@ -94,11 +95,11 @@ def test_the_published_pose_is_the_sharp_one_and_says_so():
     picture = draw(rotation, position, blur_px=0.6)
     for _ in range(10):
         keypoints = keypoints_at(project(rotation, position) + rng.normal(0, 0.5, (12, 2)))
-        arguments = (keypoints, PLAIN, DOCK)
+        seen = surest_look(keypoints, lambda _: None, PLAIN, DOCK, gate=OPEN_GATE)
         known = {"stamp_ns": 1, "gate": OPEN_GATE, "model_sha256": "ab" * 32}
-        plain = estimate_pose(*arguments, **known)
+        plain = publish(seen, PLAIN, DOCK, **known)
         corners = find_decal_corners(picture, keypoints, PLAIN)
-        sharp = estimate_pose(*arguments, **known, corners=corners)
+        sharp = publish(seen, PLAIN, DOCK, **known, corners=corners)
         assert sharp.confidence == plain.confidence, "the gate judges what it was fitted on"
         assert np.trace(sharp.covariance) < np.trace(plain.covariance)
         plain_m.append(pose_error(plain, position))

@@ -206,24 +206,30 @@ class OnnxDetector:
         )
         found: list[DockKeypoints] = []
         for candidate in candidates:
-            keypoints = self._look(grey, candidate.region, twice=True)
+            keypoints = self._look(grey, candidate.region)
             if keypoints is not None:
                 found.append(keypoints)
                 if len(found) == count_max:
                     break
         return tuple(sorted(found, key=lambda keypoints: -keypoints.score))
 
-    def detect_in(self, frame: Frame, region: Region) -> DockKeypoints | None:
+    def detect_in(self, frame: Frame, region: Region, blur_px: float = 0.0) -> DockKeypoints | None:
         """Keypoints of a dock that is expected in a region, without a search.
+
+        Args:
+            frame: what is looked at.
+            region: of it.
+            blur_px: deviation of a Gaussian that softens the crop, in its pixels; 0 leaves it as it is.
 
         Raises:
             DeviceFailedError: the runtime failed or gave a value that is not finite.
         """
-        return self._look(GreyImage(frame.grey), region, twice=False)
+        found = self._keypoints_in(GreyImage(frame.grey), region, blur_px)
+        return found if found.score >= PRESENCE_MIN else None
 
-    def _look(self, grey: GreyImage, region: Region, *, twice: bool) -> DockKeypoints | None:
+    def _look(self, grey: GreyImage, region: Region) -> DockKeypoints | None:
         keypoints = self._keypoints_in(grey, region)
-        if twice and (keypoints.score < PRESENCE_MIN or visible_count(keypoints) < VISIBLE_ENOUGH):
+        if keypoints.score < PRESENCE_MIN or visible_count(keypoints) < VISIBLE_ENOUGH:
             # The finder may have taken the dock for a smaller thing, or a part of it for the whole.
             wider = self._keypoints_in(grey, region.scaled(STEP_BACK))
             more = keypoints.score < PRESENCE_MIN or visible_count(wider) > visible_count(keypoints)
@@ -231,7 +237,7 @@ class OnnxDetector:
                 keypoints, region = wider, region.scaled(STEP_BACK)
         if keypoints.score < PRESENCE_MIN:
             return None
-        closer = next_region(keypoints) if twice else None
+        closer = next_region(keypoints)
         if closer is not None and not is_close(region, closer):
             again = self._keypoints_in(grey, closer)
             # A closer look that shows no dock went astray; what the first one gave is for the gate to judge.
@@ -239,8 +245,9 @@ class OnnxDetector:
                 keypoints = again
         return keypoints
 
-    def _keypoints_in(self, grey: GreyImage, region: Region) -> DockKeypoints:
-        keypoints, presence = self._run(KEYPOINTS_NAME, normalise(crop_pixels(grey, region)))
+    def _keypoints_in(self, grey: GreyImage, region: Region, blur_px: float = 0.0) -> DockKeypoints:
+        crop = crop_pixels(grey, region, blur_px=blur_px)
+        keypoints, presence = self._run(KEYPOINTS_NAME, normalise(crop))
         found = decode_keypoints(keypoints, presence, region)
         return replace(found, error_covariance=self._covariance)
 

@@ -129,6 +129,8 @@ def make_nodes(config: RobotConfig, path: Path = Path()) -> list[Node]:
     robot = read_description(config.description, path)
     dock_file = resource_path("config", "dock.yaml")
     dock = parse_dock(dock_file.read_text(encoding="utf-8"))
+    # Images of this size are done sooner than other threads are awake; all of OpenCV in this process is meant.
+    cv2.setNumThreads(config.inference.threads)
     observer: DockObserver = make_observer(
         Path(config.models) if config.models else resource_path("models"),
         dock_file,

@@ -1,7 +1,7 @@
 """Looks again at a dock whose pose is not sure: another crop of the same image is another opinion.
 
-The keypoint network errs differently when the same dock lies a little elsewhere in its crop. Where the first look's
-pose would not be published, two more are taken; the surest of the three is believed if another agrees with it.
+The keypoint network errs differently when the same dock lies otherwise in its crop: smaller, larger, softened. Where
+the first look is not very sure of its pose, three more are taken; the surest is judged by what all four say.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from depai_robot.perception.dock import DockModel
 from depai_robot.perception.frame import CameraIntrinsics
-from depai_robot.perception.gate import YAW_TOLERANCE_RAD, Gate, position_tolerance_m
+from depai_robot.perception.gate import YAW_TOLERANCE_RAD, Agreement, Gate, position_tolerance_m
 from depai_robot.perception.network import next_region
 from depai_robot.perception.observation import DockKeypoints, DockObservation
 from depai_robot.perception.pose import UP_IN_LEVEL_CAMERA, PoseSolution, refine_pose, solve_pose
@@ -18,11 +18,28 @@ from depai_robot.perception.region import Region
 from depai_robot.perception.subpixel import DecalCorners, sharpen
 from depai_robot.values.geometry import Pose3, Vector3
 
-MORE_LOOKS = ((1.1, -0.06, 0.04), (1.25, 0.0, 0.0))
-"""Each: side in sides of the region where the first look has the dock; shift to the right and down in its own sides.
 
-Chosen on frames of both renderers (docs/perception.md); more than two give little more.
+@dataclass(frozen=True, slots=True)
+class View:
+    """How another look differs from one at the dock's own region.
+
+    Attributes:
+        scale: its side in sides of that region.
+        blur_px: deviation of the Gaussian that softens it, in pixels of the crop; 0 leaves it as it is.
+    """
+
+    scale: float
+    blur_px: float = 0.0
+
+
+MORE_LOOKS = (View(1.25), View(0.9), View(1.0, blur_px=2.0))
+""":data:`depai_robot.perception.gate.OTHERS` of thirty that were tried: they are seldom wrong together.
+
+Source: docs/decisions/0015.
 """
+
+Look = Callable[[Region, float], DockKeypoints | None]
+"""At a region of an image, softened by a Gaussian of so many crop pixels; None when no dock is seen there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +50,32 @@ class SurestLook:
         keypoints: of the look whose pose is the surest.
         solution: that pose; None when no look gave one.
         confidence: that it is usable, by the gate; 0 without one.
+        agreement: of the looks; None where there was one only.
     """
 
     keypoints: DockKeypoints
     solution: PoseSolution | None
     confidence: float
+    agreement: Agreement | None = None
 
 
 def surest_look(
     keypoints: DockKeypoints,
-    look: Callable[[Region], DockKeypoints | None],
+    look: Look,
     intrinsics: CameraIntrinsics,
     dock: DockModel,
     *,
     gate: Gate,
     up_in_camera: Vector3 = UP_IN_LEVEL_CAMERA,
 ) -> SurestLook:
-    """The first look, or a surer one when the gate would not let its pose pass and two looks agree.
+    """The first look when it is very sure, else the surest of several and what the gate makes of all of them.
 
     Args:
         keypoints: of the first look.
-        look: at a region of the same image; None when no dock is seen there.
+        look: at the same image again.
         intrinsics: of the lens that made the image.
         dock: geometry.
-        gate: judges each look.
+        gate: judges each look, and all together.
         up_in_camera: unit vector upwards in the optical frame.
     """
 
@@ -68,17 +87,14 @@ def surest_look(
 
     first = judged(keypoints)
     region = next_region(keypoints)
-    if first.confidence >= gate.threshold or region is None:
+    if gate.opinions is None or first.confidence >= gate.opinions.ask_below or region is None:
         return first
-    looks = [first]
-    for scale, right, down in MORE_LOOKS:
-        side_px = region.side_px * scale
-        again = look(Region(region.x_px + right * side_px, region.y_px + down * side_px, side_px))
-        if again is not None:
-            looks.append(judged(again))
-    best = max(looks, key=lambda seen: seen.confidence)
-    others = [seen for seen in looks if seen is not best]
-    return best if any(_agree(best.solution, seen.solution) for seen in others) else first
+    again = [look(region.scaled(view.scale), view.blur_px) for view in MORE_LOOKS]
+    looks = [first, *(judged(seen) if seen is not None else None for seen in again)]
+    best = max((seen for seen in looks if seen is not None), key=lambda seen: seen.confidence)
+    others = tuple(_opinion(best.solution, seen) for seen in looks if seen is not best)
+    agreement = Agreement(best.confidence, others)
+    return SurestLook(best.keypoints, best.solution, gate.opinions.probability(agreement), agreement)
 
 
 def publish(
@@ -118,12 +134,12 @@ def publish(
     )
 
 
-def _agree(one: PoseSolution | None, other: PoseSolution | None) -> bool:
-    """Whether both would be usable if one were right."""
-    if one is None or other is None:
-        return False
-    turn = one.rotation.T @ other.rotation
-    apart_m = math.dist(one.position_m, other.position_m)
-    yaw_rad = math.atan2(float(turn[1, 0]), float(turn[0, 0]))
-    range_m = math.hypot(*one.position_m)
-    return abs(yaw_rad) < YAW_TOLERANCE_RAD and apart_m < position_tolerance_m(range_m)
+def _opinion(surest: PoseSolution | None, other: SurestLook | None) -> tuple[float, float] | None:
+    """Confidence of another look, and how far its pose is from the surest one's, in tolerances."""
+    if surest is None or other is None or other.solution is None:
+        return None
+    turn = surest.rotation.T @ other.solution.rotation
+    yaw_rad = abs(math.atan2(float(turn[1, 0]), float(turn[0, 0])))
+    apart_m = math.dist(surest.position_m, other.solution.position_m)
+    tolerance_m = position_tolerance_m(math.hypot(*surest.position_m))
+    return other.confidence, max(yaw_rad / YAW_TOLERANCE_RAD, apart_m / tolerance_m)

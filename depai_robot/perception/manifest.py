@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depai_robot.perception.dock import DockModel
-from depai_robot.perception.gate import FEATURES, Gate
+from depai_robot.perception.gate import FEATURES, OPINION_FEATURES, Gate, Opinions
 from depai_robot.perception.observation import KEYPOINT_COUNT
 from depai_robot.values.error import ConfigError
 
@@ -57,6 +57,20 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: tuple[TensorEntry, ...] = ()
 
 
+class OpinionsEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The fit over several looks.
+
+    Attributes:
+        features: names, in the order of the weights.
+        weights: of the logistic.
+        ask_below: confidence of the first look below which others are taken.
+    """
+
+    features: tuple[str, ...]
+    weights: tuple[float, ...]
+    ask_below: float
+
+
 class GateEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The gate's fit.
 
@@ -65,12 +79,14 @@ class GateEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         weights: of the logistic.
         threshold: least probability to publish.
         tilt_max_rad: largest tilt to publish.
+        opinions: fit over several looks; none, and the first look is the only one.
     """
 
     features: tuple[str, ...]
     weights: tuple[float, ...]
     threshold: float
     tilt_max_rad: float
+    opinions: OpinionsEntry | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,7 +129,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def make_gate(self) -> Gate:
         """The gate as perception uses it."""
-        return Gate(self.gate.weights, self.gate.threshold, self.gate.tilt_max_rad)
+        entry = self.gate.opinions
+        opinions = Opinions(entry.weights, entry.ask_below) if entry is not None else None
+        return Gate(self.gate.weights, self.gate.threshold, self.gate.tilt_max_rad, opinions)
 
 
 def dock_sha256(dock: DockModel) -> str:
@@ -148,10 +166,14 @@ def parse_manifest(data: bytes) -> Manifest:
                 f"{MANIFEST_NAME}: size_bytes of {name} must be in 1..{MODEL_BYTES_MAX}, "
                 f"got {entry.size_bytes}"
             )
-    if manifest.gate.features != FEATURES:
-        raise ConfigError(
-            f"{MANIFEST_NAME}: gate.features must be {list(FEATURES)}, got {list(manifest.gate.features)}"
-        )
+    named: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
+        ("gate.features", manifest.gate.features, FEATURES)
+    ]
+    if manifest.gate.opinions is not None:
+        named.append(("gate.opinions.features", manifest.gate.opinions.features, OPINION_FEATURES))
+    for name, seen, wanted in named:
+        if seen != wanted:
+            raise ConfigError(f"{MANIFEST_NAME}: {name} must be {list(wanted)}, got {list(seen)}")
     tolerances = {"": manifest.golden_tolerance, **manifest.golden_tolerance_by_provider}
     for provider, tolerance in tolerances.items():
         if not 0 < tolerance < 1:

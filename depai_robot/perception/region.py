@@ -120,8 +120,14 @@ def finder_pixels(grey: GreyImage) -> NDArray[np.uint8]:
     return padded
 
 
-def crop_pixels(grey: GreyImage, region: Region) -> NDArray[np.uint8]:
-    """(128, 128) uint8 of a region; what lies outside of the image is grey."""
+def crop_pixels(grey: GreyImage, region: Region, *, blur_px: float = 0.0) -> NDArray[np.uint8]:
+    """(128, 128) uint8 of a region; what lies outside of the image is grey.
+
+    Args:
+        grey: the image.
+        region: of it.
+        blur_px: deviation of a Gaussian that softens the crop, in its pixels; 0 leaves it as it is.
+    """
     zoom = region.side_px / CROP_PX
     level = min(max(math.floor(math.log2(zoom) + 1e-9), 0), GreyImage.LEVELS - 1)
     shrink = 2.0**level
@@ -138,4 +144,6 @@ def crop_pixels(grey: GreyImage, region: Region) -> NDArray[np.uint8]:
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=_PAD_GREY,
     )
+    if blur_px > 0:
+        crop = cv2.GaussianBlur(crop, (0, 0), blur_px)
     return np.asarray(crop, dtype=np.uint8)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from depai_robot.perception.gate import FEATURES
+from depai_robot.perception.gate import FEATURES, OPINION_FEATURES, Opinions
 from depai_robot.perception.manifest import FileEntry, parse_manifest, require_file
 from depai_robot.values.error import ConfigError
 
@@ -24,6 +24,9 @@ MANIFEST = {
     "seed": 1,
     "command": "python -m training.train --seed 1",
 }
+
+
+OPINIONS = {"features": list(OPINION_FEATURES), "weights": [0.2] * len(OPINION_FEATURES), "ask_below": 0.97}
 
 
 def changed(path, value):
@@ -47,6 +50,9 @@ def test_a_manifest_is_read():
     manifest = parse_manifest(json.dumps(MANIFEST).encode())
     assert manifest.files["finder.onnx"].size_bytes == 10
     assert manifest.make_gate().threshold == 0.9
+    assert manifest.make_gate().opinions is None
+    several = parse_manifest(changed(("gate", "opinions"), OPINIONS)).make_gate().opinions
+    assert several == Opinions(tuple(OPINIONS["weights"]), 0.97)
     assert manifest.make_covariance() is None
     with_covariance = parse_manifest(changed(("keypoint_covariance",), diagonal(2.0)))
     assert with_covariance.make_covariance().tolist() == diagonal(2.0)
@@ -65,6 +71,10 @@ def test_a_manifest_is_read():
         (("gate", "features"), ["one"], "gate.features must be"),
         (("gate", "weights"), [1.0], "7 finite weights"),
         (("gate", "threshold"), 1.5, "threshold"),
+        (("gate", "opinions"), OPINIONS | {"features": ["one"]}, "gate.opinions.features must be"),
+        (("gate", "opinions"), OPINIONS | {"weights": [1.0]}, "opinions: 4 finite weights"),
+        (("gate", "opinions"), OPINIONS | {"ask_below": 1.0}, "ask_below"),
+        (("gate", "opinions"), {"weights": [1.0]}, "missing required field `features`"),
         (("golden_tolerance",), 5, "golden_tolerance"),
         (("seed",), "1", "Expected `int`"),
         (("keypoint_covariance",), [[1.0]], "24 rows of 24"),

@@ -45,6 +45,20 @@ def test_outside_of_the_image_is_grey():
     assert (crop == 127).all()
 
 
+def test_a_softened_crop_has_its_edges_smeared_over_so_many_pixels():
+    half = np.zeros((480, 640), np.uint8)
+    half[:, 320:] = 200
+    region = Region(320.0, 240.0, 128.0)
+    hard, soft = (
+        crop_pixels(GreyImage(half), region, blur_px=blur_px)[64].astype(float) for blur_px in (0.0, 2.0)
+    )
+    assert set(hard) <= {0.0, 100.0, 200.0}
+    steps = np.diff(soft) / 200
+    places = np.arange(len(steps))
+    centre = (steps * places).sum()
+    assert np.sqrt((steps * (places - centre) ** 2).sum()) == pytest.approx(2.0, abs=0.1)
+
+
 def test_any_size_of_image_fits_the_finder():
     for height, width in ((480, 640), (720, 1280), (1080, 1440), (120, 160), (641, 479)):
         pixels = finder_pixels(GreyImage(np.full((height, width), 9, np.uint8)))

@@ -4,17 +4,21 @@ An adapter (one library per file) or a simulation implements each of these; one 
 decides whether the simulation may be trusted. Nothing here does anything.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from depai_robot.payment.channel import ChannelConfig, ChannelState, DepositAuthorization, Voucher
-from depai_robot.payment.exact import TransferAuthorization
-from depai_robot.perception.frame import Frame
-from depai_robot.perception.observation import DockKeypoints
-from depai_robot.values.geometry import DriveCommand, Pose2
-from depai_robot.values.identity import Address, ChannelId
+if TYPE_CHECKING:
+    # A process that only sees or drives need not hold the libraries that payment stands on.
+    from depai_robot.payment.channel import ChannelConfig, ChannelState, DepositAuthorization, Voucher
+    from depai_robot.payment.exact import TransferAuthorization
+    from depai_robot.perception.frame import Frame
+    from depai_robot.perception.observation import DockKeypoints
+    from depai_robot.values.geometry import DriveCommand, Pose2
+    from depai_robot.values.identity import Address, ChannelId
 
 # --- perception and motion -------------------------------------------------------------------------------
 

@@ -129,6 +129,8 @@ class OnnxDetector:
                     break
                 continue
             self._finder, self._keypoints, self._provider = finder, keypoints, provider
+            if not self._untried:
+                self._files.clear()  # no other provider will ask for them: 2 MB
             return
         raise ConfigError(f"no execution provider serves; {'; '.join(self._refusals)}")
 

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from depai_robot.adapters.onnx_detector import OnnxDetector, RuntimeSettings
-from depai_robot.app.model_gate import REPORT_NAME, require_report
 from depai_robot.perception.dock import DockModel, parse_dock
 from depai_robot.perception.fit import DecalFit, measure_decal
 from depai_robot.perception.frame import Frame
@@ -21,7 +20,6 @@ from depai_robot.perception.tag import read_tag
 from depai_robot.perception.track import TrackLimits, TrackState, expected_region, step
 from depai_robot.values.error import ConfigError
 from depai_robot.values.geometry import Vector3
-from depai_robot.values.identity import address_from_hex
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +207,10 @@ def make_observer(
     detector = OnnxDetector(models, settings=settings)
     require_dock(detector.manifest, dock)
     if report_keys:
+        # Signatures and what they need are 6 MiB that a robot without this demand does not have to hold.
+        from depai_robot.app.model_gate import REPORT_NAME, require_report
+        from depai_robot.values.identity import address_from_hex
+
         trusted = tuple(address_from_hex(key) for key in report_keys)
         require_report(report or models / REPORT_NAME, detector.model_sha256, trusted)
     return DockObserver(detector, dock, gate=detector.manifest.make_gate())

@@ -86,11 +86,14 @@ def surest_look(
         )
 
     first = judged(keypoints)
-    region = next_region(keypoints)
-    if gate.opinions is None or first.confidence >= gate.opinions.ask_below or region is None:
+    if gate.opinions is None or first.confidence >= gate.opinions.ask_below:
         return first
-    again = [look(region.scaled(view.scale), view.blur_px) for view in MORE_LOOKS]
-    looks = [first, *(judged(seen) if seen is not None else None for seen in again)]
+    region = next_region(keypoints)
+    looks: list[SurestLook | None] = [first]
+    for view in MORE_LOOKS:
+        # Too little to say where the dock is leaves nowhere to look: an opinion missing, not one in favour.
+        again = look(region.scaled(view.scale), view.blur_px) if region is not None else None
+        looks.append(judged(again) if again is not None else None)
     best = max((seen for seen in looks if seen is not None), key=lambda seen: seen.confidence)
     others = tuple(_opinion(best.solution, seen) for seen in looks if seen is not best)
     agreement = Agreement(best.confidence, others)

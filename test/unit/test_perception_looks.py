@@ -114,6 +114,14 @@ def test_where_nothing_more_is_seen_the_first_stays():
     assert (found.solution, found.confidence, asked) == (None, 0.0, [])
 
 
+def test_a_pose_that_leaves_nowhere_to_look_again_is_not_believed_alone():
+    faint = replace(seen(0.95), visibility=np.full(12, 0.4))  # enough for a pose, too little for a region
+    assert surest(faint, gate=replace(SCORE_ONLY, opinions=None))[0].confidence > SCORE_ONLY.threshold
+    found, asked = surest(faint)
+    assert (found.agreement, asked) == (Agreement(pytest.approx(0.95), (None,) * OTHERS), [])
+    assert found.confidence < SCORE_ONLY.threshold
+
+
 def test_a_dock_that_does_not_stand_upright_stays_unbelieved():
     looks = (seen(0.6), seen(0.99), seen(0.99), seen(0.99))
     assert surest(*looks)[0].confidence > 0.9

@@ -24,11 +24,12 @@ from depai_robot.perception.manifest import (
     MANIFEST_VERSION,
     dock_sha256,
 )
-from depai_robot.perception.network import FINDER_SHAPE, KEYPOINTS_SHAPE, PRESENCE_SHAPE
+from depai_robot.perception.network import FINDER_SHAPE, KEYPOINTS_SHAPE, PRESENCE_SHAPE, next_region
 from depai_robot.perception.pose import solve_pose
 from depai_robot.perception.region import GreyImage, crop_pixels, finder_pixels, normalise, region_of
 from training.degrade import CONDITIONS
 from training.evaluate import frame_of, usable
+from training.logistic import fit_logistic
 from training.network import Finder, Keypoints
 from training.scene import Painter, Request, Sample, load_dock
 from training.train import RUNS
@@ -44,7 +45,6 @@ THRESHOLD, ASK_BELOW = 0.9, 0.97
 """Chosen on frames that no bench shows (docs/decisions/0015)."""
 
 TILT_MAX_RAD = 0.35
-RIDGE = 1e-2
 ERROR_CLIP, ERROR_RIDGE = 3.0, 0.1
 """Sigmas: what is farther off is Huber's business, not the covariance's; and what is added to its diagonal."""
 
@@ -256,7 +256,7 @@ def fit_gate(models: Path, seed: int, count: int = CALIBRATION_FRAMES) -> tuple[
                 continue
             rows.append(solution.evidence.features())
             labels.append(any(usable(solution, truth) for truth in sample.docks))
-    return fit_logistic("gate", models, rows, labels)
+    return _fit("gate", models, rows, labels)
 
 
 def fit_opinions(models: Path, seed: int, count: int = OPINION_FRAMES) -> tuple[float, ...]:
@@ -270,42 +270,26 @@ def fit_opinions(models: Path, seed: int, count: int = OPINION_FRAMES) -> tuple[
     for sample in hard_frames(seed, "opinions", count):
         frame = frame_of(sample)
         keypoints = detector.detect(frame)
-        if keypoints is None:
-            continue
+        if keypoints is None or next_region(keypoints) is None:
+            continue  # with nowhere to look again there is nothing to learn of looks
         look = partial(detector.detect_in, frame)
         seen = surest_look(keypoints, look, frame.intrinsics, dock, gate=gate)
         if seen.agreement is None or seen.solution is None or not seen.agreement.surest > 0:
             continue
         rows.append(seen.agreement.features())
         labels.append(any(usable(seen.solution, truth) for truth in sample.docks))
-    return fit_logistic("opinions", models, rows, labels)
+    return _fit("opinions", models, rows, labels)
 
 
-def fit_logistic(
+def _fit(
     what: str, models: Path, rows: Sequence[tuple[float, ...]], labels: Sequence[bool]
 ) -> tuple[float, ...]:
-    """Weights by Newton's method on standardised features, whose first is one, with a little ridge."""
-    if not any(labels) or all(labels):
-        raise ValueError(
-            f"{models}: {sum(labels)} of {len(labels)} poses are usable, {what} need some of both kinds to learn from"
-        )
-    features, targets = np.array(rows), np.array(labels, float)
-    print(f"  {what}: {len(targets)} poses, {int(targets.sum())} usable")
-    mean, deviation = features[:, 1:].mean(axis=0), features[:, 1:].std(axis=0) + 1e-9
-    scaled = np.column_stack([np.ones(len(features)), (features[:, 1:] - mean) / deviation])
-    weights = np.zeros(scaled.shape[1])
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-np.clip(scaled @ weights, -30, 30)))
-        gradient = scaled.T @ (p - targets) + RIDGE * len(targets) * 0.01 * weights
-        curvature = (scaled * (p * (1 - p))[:, None]).T @ scaled + RIDGE * len(targets) * 0.01 * np.eye(
-            len(weights)
-        )
-        change = np.linalg.solve(curvature, gradient)
-        weights -= change
-        if np.abs(change).max() < 1e-8:
-            break
-    plain = weights[1:] / deviation
-    return tuple(round(float(w), 6) for w in (weights[0] - plain @ mean, *plain))
+    """Weights, rounded as the manifest has them; says what they are of."""
+    print(f"  {what}: {len(labels)} poses, {sum(labels)} usable")
+    try:
+        return tuple(round(weight, 6) for weight in fit_logistic(rows, labels))
+    except ValueError as error:
+        raise ValueError(f"{models}, {what}: {error}") from error
 
 
 def _closed(features: Sequence[str]) -> tuple[float, ...]:

@@ -19,14 +19,14 @@ import cv2
 import numpy as np
 
 from depai_robot.adapters.onnx_detector import OnnxDetector
+from depai_robot.app.model_eval import wilson
 from depai_robot.app.resource import resource_path
 from depai_robot.perception.dock import DockModel
-from depai_robot.perception.gate import YAW_TOLERANCE_RAD, position_tolerance_m
 from depai_robot.perception.looks import surest_look
-from depai_robot.perception.pose import PoseSolution, refine_pose, solve_pose
+from depai_robot.perception.pose import refine_pose, solve_pose
 from depai_robot.perception.subpixel import find_decal_corners, sharpen
-from training.evaluate import errors, frame_of
-from training.scene import Painter, Request, Sample, load_dock
+from training.evaluate import errors, frame_of, usable
+from training.scene import Painter, Request, load_dock
 
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0 + 1e-9)
 PLOT = Path(__file__).resolve().parent.parent / "docs" / "confidence.svg"
@@ -41,16 +41,6 @@ class Seen:
     usable: bool
 
 
-def is_usable(solution: PoseSolution, sample: Sample) -> bool:
-    """Against the nearest dock of the frame; nothing is usable in a room without one."""
-    for truth in sample.docks:
-        position_m, yaw_rad = errors(solution, truth)
-        tolerance_m = position_tolerance_m(float(np.linalg.norm(truth.position_m)))
-        if position_m < tolerance_m and abs(yaw_rad) < YAW_TOLERANCE_RAD:
-            return True
-    return False
-
-
 def look(detector: OnnxDetector, painter: Painter, dock: DockModel, frames: int) -> list[Seen]:
     gate = detector.manifest.make_gate()
     seen = []
@@ -62,7 +52,9 @@ def look(detector: OnnxDetector, painter: Painter, dock: DockModel, frames: int)
             continue
         looked = surest_look(keypoints, partial(detector.detect_in, frame), frame.intrinsics, dock, gate=gate)
         if looked.solution is not None:
-            seen.append(Seen(looked.confidence, is_usable(looked.solution, sample)))
+            seen.append(
+                Seen(looked.confidence, any(usable(looked.solution, truth) for truth in sample.docks))
+            )
     return seen
 
 
@@ -75,14 +67,6 @@ def reliability(seen: list[Seen]) -> list[tuple[float, float, int]]:
             confidence = float(np.mean([s.confidence for s in inside]))
             rows.append((confidence, float(np.mean([s.usable for s in inside])), len(inside)))
     return rows
-
-
-def wilson(hits: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share. Source: E. B. Wilson, JASA 22, 1927."""
-    z, n = 1.96, max(count, 1)
-    p = hits / n
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
 def draw(rows: list[tuple[float, float, int]]) -> str:
@@ -106,13 +90,13 @@ def draw(rows: list[tuple[float, float, int]]) -> str:
         share = tick / 10
         parts.append(f'<text x="{x(share):.1f}" y="{top + side + 16}" text-anchor="middle">{share:g}</text>')
         parts.append(f'<text x="{left - 6}" y="{y(share) + 4:.1f}" text-anchor="end">{share:g}</text>')
-    for confidence, usable, count in rows:
-        low, high = wilson(usable * count, count)
+    for confidence, share, count in rows:
+        low, high = wilson(round(share * count), count)
         parts.append(
             f'<path d="M{x(confidence):.1f} {y(low):.1f}V{y(high):.1f}" stroke="#2a6f97" stroke-width="2"/>'
         )
         parts.append(
-            f'<circle cx="{x(confidence):.1f}" cy="{y(usable):.1f}" r="4" fill="#013a63">'
+            f'<circle cx="{x(confidence):.1f}" cy="{y(share):.1f}" r="4" fill="#013a63">'
             f"<title>{count} poses</title></circle>"
         )
     middle = left + side / 2
@@ -165,13 +149,13 @@ def measure(frames: int = 5000, seed: int = 9, near: int = 60, models: Path | No
     seen = look(detector, painter, dock, frames)
     rows = reliability(seen)
     PLOT.write_text(draw(rows), encoding="utf-8")
-    gap = sum(count * abs(confidence - usable) for confidence, usable, count in rows) / max(len(seen), 1)
+    gap = sum(count * abs(confidence - share) for confidence, share, count in rows) / max(len(seen), 1)
     brier = float(np.mean([(s.confidence - s.usable) ** 2 for s in seen]))
     figures: dict[str, Any] = {"frames, one in six without a dock": frames, "poses solved": len(seen)}
-    for confidence, usable, count in rows:
-        low, high = wilson(usable * count, count)
+    for confidence, share, count in rows:
+        low, high = wilson(round(share * count), count)
         figures[f"confidence {confidence:.3f}: usable"] = (
-            f"{100 * usable:.1f} % of {count} ({100 * low:.1f} to {100 * high:.1f})"
+            f"{100 * share:.1f} % of {count} ({100 * low:.1f} to {100 * high:.1f})"
         )
     figures["mean gap between confidence and share"] = round(gap, 4)
     figures["Brier score"] = round(brier, 4)

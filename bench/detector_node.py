@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import cv2
-import numpy as np
 import psutil
 import rclpy
 from geometry_msgs.msg import PoseStamped
@@ -24,17 +23,16 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from bench.tag_peer import Aruco
+from bench.tag_peer import Aruco, tag_poses
 from depai_robot.app.dock_observer import make_observer
 from depai_robot.app.resource import resource_path
 from depai_robot.nodes.convert import frame_to_image, intrinsics_to_info
-from depai_robot.nodes.dock_detector import DockDetector, Observe
+from depai_robot.nodes.dock_detector import DockDetector
 from depai_robot.nodes.process import run
 from depai_robot.nodes.quality import STATE, image_quality
 from depai_robot.perception.frame import Frame
-from depai_robot.perception.observation import DockKeypoints, DockObservation
 from training.evaluate import frame_of
-from training.scene import Request, Sample, load_dock
+from training.scene import Request, load_dock
 
 RATE_HZ = 10.0
 SPEED_MPS = 0.3
@@ -44,30 +42,19 @@ START_TIMEOUT_S = 60.0
 OBSERVERS = ("dock", "aruco", "nothing")
 
 
-class ArucoObserver:
-    """OpenCV's ArUco and the pose of the first tag that is a dock's; it says nothing of what it found."""
-
-    def __init__(self) -> None:
-        half = load_dock().decal.size_m / 2
-        self._aruco = Aruco()
-        self._square = np.array([[-half, half, 0], [half, half, 0], [half, -half, 0], [-half, -half, 0]])
-
-    def __call__(self, frame: Frame) -> tuple[DockKeypoints | None, DockObservation | None]:
-        lens = frame.intrinsics
-        for quad in self._aruco.corners(frame.grey)[:1]:
-            points = quad.astype(np.float64)[:, None]
-            flags = cv2.SOLVEPNP_IPPE_SQUARE
-            cv2.solvePnP(self._square, points, lens.matrix(), np.array(lens.distortion), flags=flags)
-        return None, None
-
-
 def make_node(kind: str) -> DockDetector:
     """The node under test."""
     cv2.setNumThreads(1)  # as the robot's process does
     if kind == "dock":
         observer = make_observer(resource_path("models"), resource_path("config", "dock.yaml"))
         return DockDetector(observer, model=observer.model_sha256, health=observer.health)
-    observe: Observe = ArucoObserver() if kind == "aruco" else lambda _: (None, None)
+    aruco, dock = Aruco(), load_dock()
+
+    def observe(frame: Frame) -> tuple[None, None]:
+        if kind == "aruco":
+            tag_poses(aruco, dock, frame)
+        return None, None
+
     return DockDetector(observe, model=kind)
 
 
@@ -119,11 +106,6 @@ class Camera:
         }
 
 
-def frames(samples: Sequence[Sample]) -> list[Frame]:
-    """As the node gets them."""
-    return [frame_of(sample) for sample in samples]
-
-
 def measure(
     observers: Sequence[str] = OBSERVERS, drawn: tuple[list[Frame], list[Frame]] | None = None
 ) -> Any:
@@ -149,7 +131,11 @@ def measure(
                 }
             finally:
                 child.terminate()
-                child.wait(timeout=20)
+                try:
+                    child.wait(timeout=20)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    raise
     finally:
         camera.node.destroy_node()
         rclpy.try_shutdown()
@@ -163,9 +149,9 @@ def draw() -> tuple[list[Frame], list[Frame]]:
     simulator = Simulator(2028, "node")
     step_m = SPEED_MPS / RATE_HZ
     ranges_m = [START_M - step_m * i for i in range(round((START_M - END_M) / step_m) + 1)]
-    drive = list(simulator.drive(0, Request("clean", yaw_max_deg=20, bearing_max_deg=10), ranges_m))
+    drive = simulator.drive(0, Request("clean", yaw_max_deg=20, bearing_max_deg=10), ranges_m)
     rooms = [simulator.sample(index, Request("clean", negative=True)) for index in range(ROOMS)]
-    return frames(drive), frames(rooms)
+    return [frame_of(sample) for sample in drive], [frame_of(sample) for sample in rooms]
 
 
 if __name__ == "__main__":

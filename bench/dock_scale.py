@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from depai_robot.app.dock_observer import make_observer
+from depai_robot.app.model_eval import wilson
 from depai_robot.app.resource import resource_path
 from depai_robot.docking.scale import ScaleFit
 from depai_robot.perception.dock import parse_dock
@@ -47,13 +48,10 @@ CASES = {
 """Decal's width and height, and the panel's width, as shares of what the file says."""
 
 
-def wilson(hits: int, count: int) -> str:
-    """Share in % with its 95 % interval. Source: E. B. Wilson, JASA 22, 1927."""
-    z, n = 1.96, max(count, 1)
-    p = hits / n
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
-    return f"{100 * p:.1f} % of {count} ({100 * max(low, 0):.1f} to {100 * min(high, 1):.1f})"
+def share(hits: int, count: int) -> str:
+    """In % with its 95 % interval."""
+    low, high = wilson(hits, count)
+    return f"{100 * hits / max(count, 1):.1f} % of {count} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def draw_textures(folder: Path, decal_width: float, decal_height: float, panel_width: float) -> None:
@@ -121,7 +119,7 @@ def measure_decals(approaches: int, seed: int, models: Path) -> dict[str, Any]:
                 misfits.append(misfit)
                 counts.append(count)
             camera.close()
-        figures[f"{case}: flagged"] = wilson(flagged, approaches)
+        figures[f"{case}: flagged"] = share(flagged, approaches)
         figures[f"{case}: misfit seen, 5th, 50th and 95th percentile"] = " ".join(
             f"{v:.3f}" for v in np.percentile(misfits, (5, 50, 95))
         )
@@ -171,7 +169,7 @@ def measure_scales(drives: int, seed: int) -> dict[str, Any]:
     for name, scale in (("right", 1.0), ("5 % too large", 1.05), ("5 % too small", 0.95)):
         fits = [drive(np.random.default_rng([seed, 7, number]), scale) for number in range(drives)]
         scales = [fit.scale for fit in fits if fit.scale is not None]
-        figures[f"whole dock {name}: flagged"] = wilson(sum(fit.is_wrong for fit in fits), drives)
+        figures[f"whole dock {name}: flagged"] = share(sum(fit.is_wrong for fit in fits), drives)
         figures[f"whole dock {name}: scale found, 5th, 50th and 95th percentile"] = " ".join(
             f"{v:.3f}" for v in np.percentile(scales, (5, 50, 95))
         )

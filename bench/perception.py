@@ -29,10 +29,9 @@ from depai_robot.adapters.onnx_detector import OnnxDetector
 from depai_robot.app.model_data import LabelledFrame
 from depai_robot.app.model_eval import OPENCV_SEED, Judged, judge_frame
 from depai_robot.app.resource import resource_path
-from depai_robot.perception.frame import Frame
 from depai_robot.values.geometry import Pose3
 from training.degrade import CONDITIONS, PLAIN_CONDITIONS
-from training.evaluate import intrinsics_of
+from training.evaluate import frame_of
 from training.heap import keep_freed_memory
 from training.make_set import BANDS_M, BEARING_MAX_DEG, RENDERERS, YAW_MAX_DEG, open_renderer
 from training.scene import Request, Sample, load_dock
@@ -104,8 +103,7 @@ def labelled(sample: Sample, stamp_ns: int) -> LabelledFrame:
         dock = sample.docks[0]
         x, y, z = map(float, dock.position_m)
         truth = Pose3.from_matrix(dock.rotation, (x, y, z))
-    image = np.repeat(sample.image[:, :, None], 3, axis=2)
-    return LabelledFrame(Frame(image, stamp_ns, intrinsics_of(sample.camera)), sample.condition, truth)
+    return LabelledFrame(frame_of(sample, stamp_ns), sample.condition, truth)
 
 
 @cache

@@ -6,6 +6,7 @@ favours the peers: they are not asked to tell a dock's tag from another.
 """
 
 import time
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from depai_robot.app.model_data import LabelledFrame
 from depai_robot.app.model_eval import Judged, compare
 from depai_robot.perception.dock import DockModel
+from depai_robot.perception.frame import Frame
 from training.textures import TAG_IDS
 
 DECISION_MARGIN_MIN, HAMMING_MAX = 5.0, 1
@@ -72,27 +74,36 @@ def make_peers() -> tuple[Any, ...]:
     return Aruco(), AprilTag()
 
 
-def judge_peer(peer: Any, dock: DockModel, item: LabelledFrame) -> Judged:
-    """As ``judge_frame`` does with the models; for frames with a dock."""
-    truth, lens = item.dock_in_camera, item.frame.intrinsics
-    if truth is None:
-        raise ValueError("peers are judged on frames with a dock")
-    half = dock.decal.size_m / 2
+def tag_poses(peer: Any, dock: DockModel, frame: Frame) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rotation (3, 3) and position (3,) in m of the dock in the camera, by each of its tags that is read."""
+    half, lens = dock.decal.size_m / 2, frame.intrinsics
     square = np.array([[-half, half, 0], [half, half, 0], [half, -half, 0], [-half, -half, 0]])
-    distortion = np.array(lens.distortion)
-    begin = time.process_time()
-    grey = cv2.cvtColor(item.frame.image, cv2.COLOR_RGB2GRAY)
     poses = []
-    for quad in peer.corners(grey):
+    for quad in peer.corners(frame.grey):
         found, turn, position = cv2.solvePnP(
             square,
             quad.astype(np.float64)[:, None],
             lens.matrix(),
-            distortion,
+            np.array(lens.distortion),
             flags=cv2.SOLVEPNP_IPPE_SQUARE,
         )
-        if found and float(np.linalg.norm(position[:, 0] - truth.position_m)) < OTHER_TAG_M:
+        if found:
             poses.append((cv2.Rodrigues(turn)[0] @ DOCK_IN_TAG, position[:, 0]))
+    return poses
+
+
+def judge_peer(peer: Any, dock: DockModel, item: LabelledFrame) -> Judged:
+    """As ``judge_frame`` does with the models; for frames with a dock."""
+    # A frame of its own: what another detector has made of it already would cost this one nothing.
+    frame, truth = replace(item.frame), item.dock_in_camera
+    if truth is None:
+        raise ValueError("peers are judged on frames with a dock")
+    begin = time.process_time()
+    poses = [
+        (rotation, position_m)
+        for rotation, position_m in tag_poses(peer, dock, frame)
+        if float(np.linalg.norm(position_m - truth.position_m)) < OTHER_TAG_M
+    ]
     cpu_ms = (time.process_time() - begin) * 1000
     range_m = float(np.linalg.norm(truth.position_m))
     if not poses:

@@ -24,8 +24,8 @@ def intrinsics_of(camera: Camera) -> CameraIntrinsics:
     )
 
 
-def frame_of(sample: Sample) -> Frame:
-    return Frame(np.repeat(sample.image[:, :, None], 3, axis=2), 1, intrinsics_of(sample.camera))
+def frame_of(sample: Sample, stamp_ns: int = 1) -> Frame:
+    return Frame(np.repeat(sample.image[:, :, None], 3, axis=2), stamp_ns, intrinsics_of(sample.camera))
 
 
 def errors(solution: PoseSolution, truth: DockTruth) -> tuple[float, float]:

@@ -48,8 +48,8 @@ TILT_MAX_RAD = 0.35
 ERROR_CLIP, ERROR_RIDGE = 3.0, 0.1
 """Sigmas: what is farther off is Huber's business, not the covariance's; and what is added to its diagonal."""
 
-
 HARD = ("blur8", "blur16", "occluded", "combined")
+"""Conditions in which one look is often not sure."""
 
 QUANTISE_FRAMES = 150
 FLOAT_LAYERS = ("head", "heat", "local")
@@ -214,7 +214,7 @@ def calibration(seed: int, split: str, count: int) -> tuple[Sample, ...]:
 
 @cache
 def hard_frames(seed: int, split: str, count: int) -> tuple[Sample, ...]:
-    """Frames in which one look is often not sure, all with a dock; kept as well."""
+    """Frames of :data:`HARD`, all with a dock; kept as well."""
     return _drawn(seed, split, [Request(HARD[index % len(HARD)]) for index in range(count)])
 
 

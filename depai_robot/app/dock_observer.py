@@ -207,7 +207,7 @@ def make_observer(
     detector = OnnxDetector(models, settings=settings)
     require_dock(detector.manifest, dock)
     if report_keys:
-        # Signatures and what they need are 6 MiB that a robot without this demand does not have to hold.
+        # A robot without this demand need not hold the libraries that signatures stand on.
         from depai_robot.app.model_gate import REPORT_NAME, require_report
         from depai_robot.values.identity import address_from_hex
 
